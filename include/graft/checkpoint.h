@@ -1,0 +1,59 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "graft/types.h"
+
+namespace graft {
+
+/// Tensors of a training run by path, as in the file: "model/<parameter>", "optimizer/<slot>/<parameter>", "rng/counter", "data/train".
+struct SavedTensor {
+  std::string path;
+  TensorType type;
+  std::vector<std::byte> bytes;  ///< row-major, this machine's byte order
+};
+
+/// A checkpoint in memory; what write_checkpoint writes and read_checkpoint gives back.
+struct Checkpoint {
+  std::int64_t step = 0;
+  std::uint64_t graph_hash = 0;
+  std::string config;    ///< JSON: what the model and the run were made with
+  std::string schedule;  ///< the learning rate schedule as text, for people
+  std::vector<SavedTensor> tensors;
+
+  /// The tensor at `path`; throws Error that lists the near ones.
+  const SavedTensor& at(std::string_view path) const;
+  bool contains(std::string_view path) const;
+};
+
+/// Version of the layout that this build writes; it reads this one and older ones.
+inline constexpr int kCheckpointVersion = 1;
+
+/// Writes an HDF5 file whole or not at all: a temporary file in the same folder, closed, fsynced, renamed, folder fsynced.
+/// Throws Error naming the file; whatever stood there before is then untouched.
+void write_checkpoint(const std::filesystem::path& file, const Checkpoint& checkpoint);
+/// Throws Error naming the file and what is wrong: missing, not HDF5, truncated, incomplete, a checksum that fails, a newer version.
+Checkpoint read_checkpoint(const std::filesystem::path& file);
+
+/// A folder that keeps the last n checkpoints and the best one: step-00000100.h5, …, and best.h5.
+class CheckpointFolder {
+ public:
+  /// Makes the folder if needed; throws Error when it cannot be written to.
+  CheckpointFolder(std::filesystem::path folder, int keep_last = 2);
+  /// Writes the checkpoint under its step, then removes older ones beyond keep_last. If `metric` (smaller is better) beats every earlier one, it is
+  /// kept as best.h5 too. Returns the file.
+  std::filesystem::path save(const Checkpoint& checkpoint, double metric);
+  /// The file of the highest step that is there, or an empty path.
+  std::filesystem::path latest() const;
+  std::filesystem::path best() const;
+  const std::filesystem::path& path() const { return folder_; }
+
+ private:
+  std::filesystem::path folder_;
+  int keep_last_;
+};
+
+}  // namespace graft

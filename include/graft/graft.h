@@ -1,0 +1,15 @@
+#pragma once
+// All of graft but the GoogleTest helpers (graft/gtest.h).
+#include "graft/autodiff.h"
+#include "graft/backend.h"
+#include "graft/checkpoint.h"
+#include "graft/data.h"
+#include "graft/error.h"
+#include "graft/gradient_check.h"
+#include "graft/graph.h"
+#include "graft/nn.h"
+#include "graft/ops.h"
+#include "graft/optim.h"
+#include "graft/plan.h"
+#include "graft/session.h"
+#include "graft/types.h"

@@ -1,0 +1,147 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graft/graph.h"
+
+/// Modules: small structs that register their parameters when made and record ops in `forward`. Matrix weights are [in, out].
+namespace graft::nn {
+
+/// y = x·W (+ b).   x [n, in] → [n, out].  Registers {name}.weight [in, out] and, with bias, {name}.bias [out].
+struct Linear {
+  Value weight, bias;
+  Linear() = default;
+  Linear(Graph& graph, std::string_view name, std::int64_t in, std::int64_t out, bool with_bias = false, Init init = Init::normal(0.0, 0.02));
+  Value forward(Graph& graph, Value x) const;
+};
+
+/// {name}.weight [vocabulary, dim].   ids u32 [n] → [n, dim]
+struct Embedding {
+  Value weight;
+  Embedding() = default;
+  Embedding(Graph& graph, std::string_view name, std::int64_t vocabulary, std::int64_t dim, Init init = Init::normal(0.0, 0.02));
+  Value forward(Graph& graph, Value ids) const;
+};
+
+/// {name}.weight [dim], ones.   x [n, dim] → [n, dim]
+struct RMSNorm {
+  Value weight;
+  double eps = 1e-5;
+  RMSNorm() = default;
+  RMSNorm(Graph& graph, std::string_view name, std::int64_t dim, double eps = 1e-5);
+  Value forward(Graph& graph, Value x) const;
+};
+
+/// {name}.weight [dim] ones, {name}.bias [dim] zeros.   x [n, dim] → [n, dim]
+struct LayerNorm {
+  Value weight, bias;
+  double eps = 1e-5;
+  LayerNorm() = default;
+  LayerNorm(Graph& graph, std::string_view name, std::int64_t dim, double eps = 1e-5);
+  Value forward(Graph& graph, Value x) const;
+};
+
+/// down(swiglu(gate(x), up(x))), as Llama: {name}.gate_proj, .up_proj [hidden, intermediate], .down_proj [intermediate, hidden].
+struct SwiGLU {
+  Linear gate_proj, up_proj, down_proj;
+  SwiGLU() = default;
+  SwiGLU(Graph& graph, std::string_view name, std::int64_t hidden, std::int64_t intermediate, Init down_init = Init::normal(0.0, 0.02));
+  Value forward(Graph& graph, Value x) const;
+};
+
+/// fc2(fn(fc1(x))) with biases: {name}.fc1, {name}.fc2.
+struct Mlp {
+  Linear fc1, fc2;
+  UnaryFn activation = UnaryFn::gelu;
+  Mlp() = default;
+  Mlp(Graph& graph, std::string_view name, std::int64_t hidden, std::int64_t intermediate, UnaryFn activation = UnaryFn::gelu);
+  Value forward(Graph& graph, Value x) const;
+};
+
+struct AttentionConfig {
+  std::int64_t hidden_size = 0;   ///< model dimension: query and output projections
+  std::int64_t kv_dim = 0;        ///< num_kv_heads * head_dim
+  std::int64_t num_heads = 0;     ///< query heads
+  std::int64_t num_kv_heads = 0;  ///< key/value heads; must divide num_heads
+  std::int64_t head_dim = 0;
+  double rope_theta = 10000.0;    ///< 10000 for standard, 500000 for Llama 3
+};
+
+/// Keys and values of the tokens so far, for decoding: states [max_seq, kv_dim] that no checkpoint holds.
+struct KvCache {
+  Value k, v;
+  KvCache() = default;
+  /// Declares the states {name}.k and {name}.v.
+  KvCache(Graph& graph, std::string_view name, std::int64_t max_seq, std::int64_t kv_dim);
+};
+
+/// Causal self-attention with grouped-query attention and RoPE; all four projections are bias-free.
+/// Registers {name}.q_proj, .k_proj, .v_proj, .o_proj (each with .weight).
+struct CausalSelfAttention {
+  Linear q_proj;  ///< hidden → hidden (num_heads * head_dim)
+  Linear k_proj;  ///< hidden → kv_dim
+  Linear v_proj;  ///< hidden → kv_dim
+  Linear o_proj;  ///< hidden → hidden
+  std::int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;
+  double rope_theta = 10000.0;
+
+  CausalSelfAttention() = default;
+  /// Throws Error naming the field when the sizes do not fit: hidden_size ≠ num_heads · head_dim, kv_dim ≠ num_kv_heads · head_dim.
+  CausalSelfAttention(Graph& graph, std::string_view name, const AttentionConfig& config, Init o_init = Init::normal(0.0, 0.02));
+  /// Projects to q, k, v, rotates q and k, attends causally inside each segment, projects.   x [seq, hidden] → [seq, hidden]
+  Value forward(Graph& graph, Value x, const Segments& segments = {}) const;
+  /// One new token at position kv_pos (u32 []), kv_len = kv_pos + 1: writes the cache (which then holds the new values) and attends to it.
+  /// x [1, hidden] → [1, hidden]
+  Value decode(Graph& graph, Value x, KvCache& cache, Value kv_pos, Value kv_len) const;
+};
+
+/// x + attention(norm(x)), then + mlp(norm(·)), pre-norm as Llama: {name}.input_layernorm, .self_attn, .post_attention_layernorm, .mlp.
+struct TransformerBlock {
+  RMSNorm input_layernorm, post_attention_layernorm;
+  CausalSelfAttention self_attn;
+  SwiGLU mlp;
+  double dropout = 0.0;
+  TransformerBlock() = default;
+  TransformerBlock(Graph& graph, std::string_view name, const AttentionConfig& attention, std::int64_t intermediate, double norm_eps, double dropout = 0.0,
+                   double residual_stddev = 0.02);
+  Value forward(Graph& graph, Value x, const Segments& segments = {}) const;
+  Value decode(Graph& graph, Value x, KvCache& cache, Value kv_pos, Value kv_len) const;
+};
+
+struct LlamaConfig {
+  std::int64_t vocab_size = 0;
+  std::int64_t hidden_size = 128;
+  std::int64_t intermediate_size = 344;
+  std::int64_t num_layers = 4;
+  std::int64_t num_heads = 4;
+  std::int64_t num_kv_heads = 4;
+  std::int64_t head_dim = 0;  ///< 0: hidden_size / num_heads
+  double rope_theta = 10000.0;
+  double norm_eps = 1e-5;
+  bool tie_embeddings = true;  ///< the output head is the embedding, transposed
+  double dropout = 0.0;        ///< on embeddings and both residual branches, in forward only
+};
+
+/// A decoder as in Hugging Face's LlamaForCausalLM, with its parameter names: model.embed_tokens, model.layers.N.…, model.norm, lm_head
+/// (if not tied). Throws Error naming the field when the sizes do not fit.
+struct Llama {
+  LlamaConfig config;
+  Embedding embed_tokens;
+  std::vector<TransformerBlock> layers;
+  RMSNorm norm;
+  Linear lm_head;  ///< without values if tied
+
+  Llama(Graph& graph, const LlamaConfig& config);
+  /// ids u32 [n] → logits [n, vocab_size]. Sequences are stacked as `segments` says.
+  Value forward(Graph& graph, Value ids, const Segments& segments = {}) const;
+  /// Declares one cache a layer: cache.N.k, cache.N.v.
+  std::vector<KvCache> make_caches(Graph& graph, std::int64_t max_seq) const;
+  /// ids u32 [1], kv_pos, kv_len u32 [] → logits [1, vocab_size]
+  Value decode(Graph& graph, Value id, std::vector<KvCache>& caches, Value kv_pos, Value kv_len) const;
+  /// Number of weights, tied ones once.
+  std::int64_t parameter_count() const;
+};
+
+}  // namespace graft::nn
