@@ -255,7 +255,7 @@ struct Schedule {
   bool operator==(const Schedule&) const = default;
 };
 /// in: step u32 []   out: lr []
-struct LearningRate { Schedule schedule; static constexpr std::string_view no_gradient = "it counts steps"; };
+struct LearningRate { Schedule schedule; DType dtype = DType::f32; static constexpr std::string_view no_gradient = "it counts steps"; };
 
 /// g = scale·grad + weight_decay·p; m = momentum·m + g; p −= lr·lr_scale·(nesterov ? g + momentum·m : m)   (PyTorch's SGD)
 /// in: p, grad, m, lr [], scale []   out: p, m, overwritten

@@ -1,0 +1,134 @@
+// Shape rules of attention, rotary embedding and the KV cache.
+#include "src/infer.h"
+
+namespace graft {
+namespace {
+
+void require_heads(const AttentionShape& s) {
+  const auto text = [](std::int64_t v) { return std::to_string(v); };
+  require(s.heads >= 1 && s.kv_heads >= 1, "numbers of heads must be at least 1, got " + text(s.heads) + " and " + text(s.kv_heads));
+  require(s.heads % s.kv_heads == 0, "num_heads must divide by num_kv_heads, got " + text(s.heads) + " and " + text(s.kv_heads));
+  require(s.head_dim >= 1 && s.head_dim <= 256, "head_dim must be 1 to 256, got " + text(s.head_dim));
+}
+
+void require_columns(const TensorType& type, std::int64_t heads, std::int64_t head_dim, const char* what) {
+  require(type.shape.rank() == 2 && type.shape.cols() == heads * head_dim,
+          std::string(what) + " must have " + std::to_string(heads) + " heads of " + std::to_string(head_dim) + ", so " + std::to_string(heads * head_dim) +
+              " columns, got " + to_string(type.shape));
+}
+
+void require_uniform(std::int64_t length, std::int64_t rows, const char* what) {
+  require(length >= 1 && rows % length == 0, std::string(what) + " must be a multiple of the segment length, got " + std::to_string(rows) + " rows and length " + std::to_string(length));
+}
+
+void require_offsets(const TensorType& type) {
+  require_u32(type, "segment offsets");
+  require(type.shape.rank() == 1 && type.shape.size() >= 2, "segment offsets must be a vector of at least 2, got " + to_string(type.shape));
+}
+
+/// Checks q, k, v and, if packed, the offsets that follow `fixed` inputs.
+void require_attention(const MultiHeadAttn& op, InputTypes in, std::size_t fixed) {
+  const bool packed = op.segments.kind == SegmentLayout::Kind::packed;
+  require_inputs(in, fixed + 2 * packed, fixed + 2 * packed);
+  require_float(in.first(3));
+  require_heads(op.heads);
+  require_columns(in[0], op.heads.heads, op.heads.head_dim, "q");
+  require_columns(in[1], op.heads.kv_heads, op.heads.head_dim, "k");
+  require_columns(in[2], op.heads.kv_heads, op.heads.head_dim, "v");
+  require(in[1].shape == in[2].shape, "k and v differ, got " + to_string(in[1].shape) + " and " + to_string(in[2].shape));
+  if (op.mask.kind == Mask::Kind::window) require(op.mask.window >= 1, "window must be at least 1, got " + std::to_string(op.mask.window));
+  switch (op.segments.kind) {
+    case SegmentLayout::Kind::single: break;
+    case SegmentLayout::Kind::uniform: {
+      require_uniform(op.segments.q_length, in[0].shape.rows(), "q");
+      require_uniform(op.segments.kv_length, in[1].shape.rows(), "k");
+      const std::int64_t nq = in[0].shape.rows() / op.segments.q_length, nk = in[1].shape.rows() / op.segments.kv_length;
+      require(nq == nk, "q and k must hold equally many segments, got " + std::to_string(nq) + " and " + std::to_string(nk));
+      break;
+    }
+    case SegmentLayout::Kind::packed:
+      require_offsets(in[fixed]);
+      require_equal(in[fixed], in[fixed + 1], "q and kv segment offsets");
+      break;
+  }
+}
+
+TensorType lse_type(const TensorType& q, const AttentionShape& heads) { return {q.dtype, {q.shape.rows(), heads.heads}}; }
+
+void require_gradient_inputs(const MultiHeadAttn& op, InputTypes in) {
+  require_attention(op, in, 6);
+  require_equal(in[3], lse_type(in[0], op.heads), "lse and q");
+  require_equal(in[4], in[0], "dout and q");
+  require_equal(in[5], lse_type(in[0], op.heads), "delta and q");
+}
+
+}  // namespace
+
+Types infer(const MultiHeadAttn& op, InputTypes in) {
+  require_attention(op, in, 3);
+  return {in[0], lse_type(in[0], op.heads)};
+}
+
+Types infer(const AttnDelta& op, InputTypes in) {
+  require_inputs(in, 2, 2);
+  require_float(in);
+  require_equal(in[0], in[1], "out and dout");
+  require_heads(op.heads);
+  require_columns(in[0], op.heads.heads, op.heads.head_dim, "out");
+  return {lse_type(in[0], op.heads)};
+}
+
+Types infer(const MultiHeadAttnGradQ& op, InputTypes in) {
+  require_gradient_inputs(op.attn, in);
+  return {in[0]};
+}
+
+Types infer(const MultiHeadAttnGradK& op, InputTypes in) {
+  require_gradient_inputs(op.attn, in);
+  return {in[1]};
+}
+
+Types infer(const MultiHeadAttnGradV& op, InputTypes in) {
+  require_gradient_inputs(op.attn, in);
+  return {in[2]};
+}
+
+Types infer(const Rope& op, InputTypes in) {
+  const bool packed = op.segments.kind == SegmentLayout::Kind::packed;
+  const std::size_t count = 1 + std::size_t{op.dynamic} + std::size_t{packed};
+  require_inputs(in, count, count);
+  require_float(in.first(1));
+  const Shape& x = in[0].shape;
+  require(op.head_dim >= 2 && op.head_dim % 2 == 0, "head_dim must be even, got " + std::to_string(op.head_dim));
+  require(x.rank() == 2 && x.cols() % op.head_dim == 0, "columns must be a multiple of head_dim, got " + to_string(x) + " and " + std::to_string(op.head_dim));
+  require(op.theta > 0.0, "theta must be positive, got " + std::to_string(op.theta));
+  require(op.offset >= 0, "offset must not be negative, got " + std::to_string(op.offset));
+  if (op.dynamic) require_u32_scalar(in[1], "the offset");
+  if (packed) require_offsets(in[count - 1]);
+  if (op.segments.kind == SegmentLayout::Kind::uniform) require_uniform(op.segments.q_length, x.rows(), "x");
+  return {in[0]};
+}
+
+Types infer(const CachedAttention& op, InputTypes in) {
+  require_inputs(in, 4, 4);
+  require_float(in.first(3));
+  require_heads(op.heads);
+  require_columns(in[0], op.heads.heads, op.heads.head_dim, "q");
+  require(in[0].shape.rows() == 1, "q must be one row, got " + to_string(in[0].shape));
+  require_columns(in[1], op.heads.kv_heads, op.heads.head_dim, "k_cache");
+  require_equal(in[1], in[2], "k_cache and v_cache");
+  require_u32_scalar(in[3], "kv_len");
+  return {in[0]};
+}
+
+Types infer(const CacheWrite&, InputTypes in) {
+  require_inputs(in, 3, 3);
+  require_float(in.first(2));
+  require(in[1].shape.rank() == 2, "the cache must be a matrix, got " + to_string(in[1].shape));
+  const Shape row{1, in[1].shape.cols()};
+  require(in[0].shape == row, "the new row must be " + to_string(row) + " for a cache " + to_string(in[1].shape) + ", got " + to_string(in[0].shape));
+  require_u32_scalar(in[2], "kv_pos");
+  return {in[1]};
+}
+
+}  // namespace graft
