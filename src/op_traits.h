@@ -4,23 +4,43 @@
 
 namespace graft {
 
+namespace detail {
+
+struct AliasOf {
+  int slot;
+  int operator()(const Reshape&) const { return 0; }
+  int operator()(const StopGradient&) const { return 0; }
+  int operator()(const CacheWrite&) const { return 1; }
+  int operator()(const Assign&) const { return 1; }
+  int operator()(const CountStep&) const { return slot; }
+  int operator()(const Increment&) const { return 0; }
+  int operator()(const SgdUpdate&) const { return slot == 0 ? 0 : 2; }
+  int operator()(const LionUpdate&) const { return slot == 0 ? 0 : 2; }
+  int operator()(const AdamUpdate&) const { return slot == 0 ? 0 : slot + 1; }
+  int operator()(const auto&) const { return -1; }
+};
+
+struct MayReuse {
+  int slot, input;
+  bool operator()(const Unary&) const { return input == 0; }
+  bool operator()(const UnaryGrad&) const { return true; }
+  bool operator()(const Binary&) const { return true; }
+  bool operator()(const Swiglu&) const { return true; }
+  bool operator()(const SwigluGrad&) const { return input == slot; }
+  bool operator()(const Dropout&) const { return input == 0; }
+  bool operator()(const Softmax&) const { return true; }
+  bool operator()(const SoftmaxGrad&) const { return true; }
+  bool operator()(const LogSoftmax&) const { return true; }
+  bool operator()(const LogSoftmaxGrad&) const { return true; }
+  bool operator()(const CrossEntropyGrad&) const { return input == 0; }
+  bool operator()(const Rope&) const { return input == 0; }
+  bool operator()(const auto&) const { return false; }
+};
+
+}  // namespace detail
+
 /// The input whose memory output `slot` is: views (reshape, stop_gradient) and overwritten states. −1: none.
-inline int alias_of(const Op& op, int slot) {
-  struct {
-    int slot;
-    int operator()(const Reshape&) const { return 0; }
-    int operator()(const StopGradient&) const { return 0; }
-    int operator()(const CacheWrite&) const { return 1; }
-    int operator()(const Assign&) const { return 1; }
-    int operator()(const CountStep&) const { return slot; }
-    int operator()(const Increment&) const { return 0; }
-    int operator()(const SgdUpdate&) const { return slot == 0 ? 0 : 2; }
-    int operator()(const LionUpdate&) const { return slot == 0 ? 0 : 2; }
-    int operator()(const AdamUpdate&) const { return slot == 0 ? 0 : slot + 1; }
-    int operator()(const auto&) const { return -1; }
-  } visitor{slot};
-  return std::visit(visitor, op);
-}
+inline int alias_of(const Op& op, int slot) { return std::visit(detail::AliasOf{slot}, op); }
 
 inline bool is_view(const Op& op) { return std::holds_alternative<Reshape>(op) || std::holds_alternative<StopGradient>(op); }
 
@@ -32,24 +52,6 @@ static_assert(std::is_same_v<std::variant_alternative_t<3, Op>, Constant>);
 
 /// Whether the plan may give output `slot` the memory of `input` when that dies here and both have one type: kernels read an
 /// element (a row, a rotated pair) before they write it.
-inline bool may_reuse(const Op& op, int slot, int input) {
-  struct {
-    int slot, input;
-    bool operator()(const Unary&) const { return input == 0; }
-    bool operator()(const UnaryGrad&) const { return true; }
-    bool operator()(const Binary&) const { return true; }
-    bool operator()(const Swiglu&) const { return true; }
-    bool operator()(const SwigluGrad&) const { return input == slot; }
-    bool operator()(const Dropout&) const { return input == 0; }
-    bool operator()(const Softmax&) const { return true; }
-    bool operator()(const SoftmaxGrad&) const { return true; }
-    bool operator()(const LogSoftmax&) const { return true; }
-    bool operator()(const LogSoftmaxGrad&) const { return true; }
-    bool operator()(const CrossEntropyGrad&) const { return input == 0; }
-    bool operator()(const Rope&) const { return input == 0; }
-    bool operator()(const auto&) const { return false; }
-  } visitor{slot, input};
-  return std::visit(visitor, op);
-}
+inline bool may_reuse(const Op& op, int slot, int input) { return std::visit(detail::MayReuse{slot, input}, op); }
 
 }  // namespace graft

@@ -217,16 +217,17 @@ class Graph {
   };
 
  private:
-  Value attention(Value q, Value k, Value v, AttentionShape heads, Mask mask, const AttentionOptions& options, bool equal_lengths,
+  Value attention(Value q, Value k, Value v, AttentionShape heads, Mask::Kind mask, bool equal_lengths, const AttentionOptions& options,
                   std::string_view default_name, std::string_view name);
-  Value source(Op op, std::string_view name);
-  void check_readable(Value v, std::string_view reader) const;
+  Value rope(const Rope& op, Value x, Value offset, const Segments& segments, std::string_view name);
+  std::string free_name(const std::string& base);
+  std::string described(const Op& op, std::string_view name) const;
 
   std::uint64_t seed_;
   std::vector<Node> nodes_;
   std::map<std::string, std::int32_t, std::less<>> names_;
   std::map<std::string, Value, std::less<>> outputs_;
-  std::map<Value, Value> overwritten_;  // a state's value → the value that replaced it
+  std::map<std::int32_t, Value> overwritten_;  // source node of a state → the value that replaced it last
   std::map<std::string, std::int32_t, std::less<>> next_number_;
   std::int32_t dropouts_ = 0;
   std::string scope_;
