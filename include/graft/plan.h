@@ -10,7 +10,7 @@
 namespace graft {
 
 struct PlanOptions {
-  /// Keep every intermediate readable after a step, at the price of reusing no memory. For debugging and checks.
+  /// Keep every value readable after a step, at the price of reusing no memory and of running nodes that no output needs. For debugging and checks.
   bool keep_all = false;
 };
 
@@ -25,12 +25,15 @@ class Plan {
   static constexpr std::int32_t kNone = -1;
   /// Where a value lives: `buffer` indexes buffers(); kNone if it has no memory.
   std::int32_t buffer_of(Value v) const;
+  /// Whether v still has its memory after a step: sources, outputs, what shares memory with those; everything with keep_all.
+  bool kept(Value v) const;
   struct Buffer {
     std::size_t bytes = 0;
     std::size_t offset = 0;      ///< in the arena, if not persistent
     bool persistent = false;     ///< inputs, parameters, states, constants: outside the arena, kept between steps
     std::int32_t source = kNone; ///< persistent only: its source node
-    std::int32_t first = 0, last = 0;  ///< indices into order() of the first and last node that touch it
+    /// Indices into order() of the first and last node that touch it; kNone if none does. Values kept after the step: last is order().size().
+    std::int32_t first = kNone, last = kNone;
   };
 
   const Graph& graph() const { return graph_; }
@@ -47,6 +50,7 @@ class Plan {
   std::vector<std::int32_t> order_;
   std::vector<Buffer> buffers_;
   std::vector<std::vector<std::int32_t>> buffer_of_;  // node → slot → buffer
+  std::vector<std::vector<bool>> kept_;
   std::size_t arena_bytes_ = 0, workspace_bytes_ = 0, bytes_without_reuse_ = 0;
 };
 
