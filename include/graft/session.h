@@ -19,7 +19,8 @@ struct MemoryReport {
   std::size_t arena = 0;                ///< intermediate values; the peak of a step
   std::size_t arena_without_reuse = 0;  ///< what they would take if each had memory of its own
   std::size_t workspace = 0;            ///< scratch of kernels
-  std::size_t total = 0;
+  std::size_t total = 0;                ///< of the above, without arena_without_reuse
+  std::size_t shared = 0;               ///< parameters and states in the memory of another session, counted there
   /// A table for people.
   std::string to_string() const;
 };
