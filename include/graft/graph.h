@@ -189,6 +189,8 @@ class Graph {
   const Shape& shape(Value v) const { return type(v).shape; }
   /// The source or named node, or a Value that names nothing.
   Value find(std::string_view name) const;
+  /// What goes before the names of nodes recorded now: "model.layers.0.", or "".
+  const std::string& scope() const { return scope_; }
   std::vector<Value> parameters() const;
   std::uint64_t seed() const { return seed_; }
   /// The same graph with every f32 as f64: what gradient checks and oracles run.
