@@ -81,8 +81,10 @@ Graph accumulated_update(const Graph& micro, const std::function<void(Graph&, co
   for (Value p : update.parameters()) {
     const std::string name = update.node(p).name;
     const Value sum = update.find(std::string(kPrefix) + name);
-    if (sum) gradients.all.push_back({p, update.binary(BinaryFn::div, sum, count, "gradient/" + name)});
-    else gradients.unreached.push_back(name);
+    if (sum)
+      gradients.all.push_back({p, update.binary(BinaryFn::div, sum, count, "gradient/" + name)});
+    else
+      gradients.unreached.push_back(name);
   }
   update.output("loss", loss);
   optimizer(update, gradients, loss);

@@ -52,7 +52,7 @@ Update apply(Graph& graph, const Gradients& gradients, const Rule& rule, const U
   std::vector<Value> measured = {norm};
   if (options.loss) measured.push_back(options.loss);
   const Value scale = graph.record(UpdateScale{options.clip_norm}, std::move(measured), "optimizer/scale");
-  const Value rate = graph.record(LearningRate{options.schedule}, {step}, "optimizer/learning_rate");
+  const Value rate = graph.record(LearningRate{options.schedule, graph.type(norm).dtype}, {step}, "optimizer/learning_rate");
 
   for (const Target& t : targets) {
     const Group* group = detail::group_of(options.groups, t.name);
@@ -87,7 +87,8 @@ Rule adam_rule(std::string_view name, double beta1, double beta2, double eps, do
 
 Update sgd(Graph& graph, const Gradients& gradients, const Sgd& settings, const UpdateOptions& options) {
   detail::require_beta("sgd", "momentum", settings.momentum);
-  if (settings.nesterov) detail::require_setting(settings.momentum > 0.0, "sgd", "momentum", settings.momentum, "above 0 for nesterov");
+  if (settings.nesterov)
+    detail::require_setting(settings.momentum > 0.0, "sgd", "momentum", settings.momentum, "above 0 for nesterov");
   const auto op = [=](double decay, double lr_scale) { return SgdUpdate{settings.momentum, decay, lr_scale, settings.nesterov}; };
   return apply(graph, gradients, {"sgd", {"momentum"}, settings.weight_decay, false, op}, options);
 }

@@ -22,7 +22,8 @@ double learning_rate(const Schedule& schedule, std::int64_t step) { return learn
 
 std::string to_string(const Schedule& schedule) {
   std::string text = std::string(kind_name(schedule.kind)) + " base=" + detail::number(schedule.base);
-  if (schedule.kind != Schedule::Kind::constant) text += " min=" + detail::number(schedule.min) + " total=" + std::to_string(schedule.total);
+  if (schedule.kind != Schedule::Kind::constant)
+    text += " min=" + detail::number(schedule.min) + " total=" + std::to_string(schedule.total);
   if (schedule.warmup > 0) text += " warmup=" + std::to_string(schedule.warmup);
   if (schedule.kind == Schedule::Kind::wsd) text += " decay=" + std::to_string(schedule.decay);
   return text;

@@ -46,10 +46,13 @@ void require_schedule(std::string_view pass, const Schedule& schedule) {
                     "at most schedule.total = " + std::to_string(schedule.total));
     return;
   }
-  require_setting(schedule.min <= schedule.base, pass, "schedule.min", schedule.min, "at most schedule.base = " + number(schedule.base));
-  require_setting(schedule.total > 0, pass, "schedule.total", static_cast<double>(schedule.total), "above 0: the schedule needs an end");
+  require_setting(schedule.min <= schedule.base, pass, "schedule.min", schedule.min,
+                  "at most schedule.base = " + number(schedule.base));
+  require_setting(schedule.total > 0, pass, "schedule.total", static_cast<double>(schedule.total),
+                  "above 0: the schedule needs an end");
   const bool fits = schedule.warmup <= schedule.total && schedule.decay <= schedule.total - schedule.warmup;
-  require_setting(fits, pass, "schedule.warmup + schedule.decay", static_cast<double>(schedule.warmup) + static_cast<double>(schedule.decay),
+  require_setting(fits, pass, "schedule.warmup + schedule.decay",
+                  static_cast<double>(schedule.warmup) + static_cast<double>(schedule.decay),
                   "at most schedule.total = " + std::to_string(schedule.total));
 }
 

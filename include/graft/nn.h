@@ -13,7 +13,8 @@ namespace graft::nn {
 struct Linear {
   Value weight, bias;
   Linear() = default;
-  Linear(Graph& graph, std::string_view name, std::int64_t in, std::int64_t out, bool with_bias = false, Init init = Init::normal(0.0, 0.02));
+  Linear(Graph& graph, std::string_view name, std::int64_t in, std::int64_t out, bool with_bias = false,
+         Init init = Init::normal(0.0, 0.02));
   Value forward(Graph& graph, Value x) const;
 };
 
@@ -47,7 +48,8 @@ struct LayerNorm {
 struct SwiGLU {
   Linear gate_proj, up_proj, down_proj;
   SwiGLU() = default;
-  SwiGLU(Graph& graph, std::string_view name, std::int64_t hidden, std::int64_t intermediate, Init down_init = Init::normal(0.0, 0.02));
+  SwiGLU(Graph& graph, std::string_view name, std::int64_t hidden, std::int64_t intermediate,
+         Init down_init = Init::normal(0.0, 0.02));
   Value forward(Graph& graph, Value x) const;
 };
 
@@ -92,20 +94,21 @@ struct CausalSelfAttention {
   CausalSelfAttention(Graph& graph, std::string_view name, const AttentionConfig& config, Init o_init = Init::normal(0.0, 0.02));
   /// Projects to q, k, v, rotates q and k, attends causally inside each segment, projects.   x [seq, hidden] → [seq, hidden]
   Value forward(Graph& graph, Value x, const Segments& segments = {}) const;
-  /// One new token at position kv_pos (u32 []), kv_len = kv_pos + 1: writes the cache (which then holds the new values) and attends to it.
-  /// x [1, hidden] → [1, hidden]
+  /// One new token at position kv_pos (u32 []), kv_len = kv_pos + 1: writes the cache (which then holds the new values) and attends
+  /// to it. x [1, hidden] → [1, hidden]
   Value decode(Graph& graph, Value x, KvCache& cache, Value kv_pos, Value kv_len) const;
 };
 
-/// x + attention(norm(x)), then + mlp(norm(·)), pre-norm as Llama: {name}.input_layernorm, .self_attn, .post_attention_layernorm, .mlp.
+/// x + attention(norm(x)), then + mlp(norm(·)), pre-norm as Llama: {name}.input_layernorm, .self_attn, .post_attention_layernorm,
+/// .mlp.
 struct TransformerBlock {
   RMSNorm input_layernorm, post_attention_layernorm;
   CausalSelfAttention self_attn;
   SwiGLU mlp;
   double dropout = 0.0;
   TransformerBlock() = default;
-  TransformerBlock(Graph& graph, std::string_view name, const AttentionConfig& attention, std::int64_t intermediate, double norm_eps, double dropout = 0.0,
-                   double residual_stddev = 0.02);
+  TransformerBlock(Graph& graph, std::string_view name, const AttentionConfig& attention, std::int64_t intermediate, double norm_eps,
+                   double dropout = 0.0, double residual_stddev = 0.02);
   Value forward(Graph& graph, Value x, const Segments& segments = {}) const;
   Value decode(Graph& graph, Value x, KvCache& cache, Value kv_pos, Value kv_len) const;
 };
@@ -124,8 +127,8 @@ struct LlamaConfig {
   double dropout = 0.0;        ///< on embeddings and both residual branches, in forward only
 };
 
-/// A decoder as in Hugging Face's LlamaForCausalLM, with its parameter names: model.embed_tokens, model.layers.N.…, model.norm, lm_head
-/// (if not tied). Throws Error naming the field when the sizes do not fit.
+/// A decoder as in Hugging Face's LlamaForCausalLM, with its parameter names: model.embed_tokens, model.layers.N.…, model.norm,
+/// lm_head (if not tied). Throws Error naming the field when the sizes do not fit.
 struct Llama {
   LlamaConfig config;
   Embedding embed_tokens;

@@ -18,8 +18,8 @@ void check_size(std::string_view config, std::string_view field, std::int64_t si
   if (size < 1) refuse(config, field, std::to_string(size) + ", must be at least 1");
 }
 
-void check_heads(std::string_view config, std::int64_t hidden_size, std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t head_dim,
-                 double rope_theta) {
+void check_heads(std::string_view config, std::int64_t hidden_size, std::int64_t num_heads, std::int64_t num_kv_heads,
+                 std::int64_t head_dim, double rope_theta) {
   check_size(config, "hidden_size", hidden_size);
   check_size(config, "num_heads", num_heads);
   check_size(config, "num_kv_heads", num_kv_heads);
@@ -29,10 +29,12 @@ void check_heads(std::string_view config, std::int64_t hidden_size, std::int64_t
   if (head_dim % 2 != 0) refuse(config, "head_dim", std::to_string(head_dim) + " is odd, rope rotates pairs");
   if (head_dim > 256) refuse(config, "head_dim", std::to_string(head_dim) + ", must be at most 256");
   if (hidden_size != num_heads * head_dim) {
-    refuse(config, "hidden_size", std::to_string(hidden_size) + " is not num_heads * head_dim = " + std::to_string(num_heads) + " * " +
-                                      std::to_string(head_dim));
+    refuse(config, "hidden_size",
+           std::to_string(hidden_size) + " is not num_heads * head_dim = " + std::to_string(num_heads) + " * " +
+               std::to_string(head_dim));
   }
-  if (!(rope_theta > 0.0) || !std::isfinite(rope_theta)) refuse(config, "rope_theta", "must be finite and above 0, got " + std::to_string(rope_theta));
+  if (!(rope_theta > 0.0) || !std::isfinite(rope_theta))
+    refuse(config, "rope_theta", "must be finite and above 0, got " + std::to_string(rope_theta));
 }
 
 }  // namespace detail
@@ -45,8 +47,8 @@ namespace {
 AttentionConfig checked(const AttentionConfig& c) {
   detail::check_heads("AttentionConfig", c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim, c.rope_theta);
   if (c.kv_dim != c.num_kv_heads * c.head_dim) {
-    throw Error("AttentionConfig.kv_dim: " + std::to_string(c.kv_dim) + " is not num_kv_heads * head_dim = " + std::to_string(c.num_kv_heads) +
-                " * " + std::to_string(c.head_dim));
+    throw Error("AttentionConfig.kv_dim: " + std::to_string(c.kv_dim) +
+                " is not num_kv_heads * head_dim = " + std::to_string(c.num_kv_heads) + " * " + std::to_string(c.head_dim));
   }
   return c;
 }
@@ -58,7 +60,10 @@ KvCache::KvCache(Graph& graph, std::string_view name, std::int64_t max_seq, std:
       v(graph.state(child(name, "v"), {max_seq, kv_dim}, Init::zeros(), DType::f32, false)) {}
 
 CausalSelfAttention::CausalSelfAttention(Graph& graph, std::string_view name, const AttentionConfig& config, Init o_init)
-    : num_heads(checked(config).num_heads), num_kv_heads(config.num_kv_heads), head_dim(config.head_dim), rope_theta(config.rope_theta) {
+    : num_heads(checked(config).num_heads),
+      num_kv_heads(config.num_kv_heads),
+      head_dim(config.head_dim),
+      rope_theta(config.rope_theta) {
   q_proj = Linear(graph, child(name, "q_proj"), config.hidden_size, config.hidden_size);
   k_proj = Linear(graph, child(name, "k_proj"), config.hidden_size, config.kv_dim);
   v_proj = Linear(graph, child(name, "v_proj"), config.hidden_size, config.kv_dim);

@@ -48,13 +48,15 @@ LlamaConfig checked(LlamaConfig c) {
   detail::check_size(name, "num_heads", c.num_heads);
   if (c.head_dim == 0) {
     if (c.hidden_size % c.num_heads != 0) {
-      throw Error("LlamaConfig.hidden_size: " + std::to_string(c.hidden_size) + " does not divide by num_heads " + std::to_string(c.num_heads));
+      throw Error("LlamaConfig.hidden_size: " + std::to_string(c.hidden_size) + " does not divide by num_heads " +
+                  std::to_string(c.num_heads));
     }
     c.head_dim = c.hidden_size / c.num_heads;
   }
   detail::check_heads(name, c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim, c.rope_theta);
   if (!(c.norm_eps > 0.0)) throw Error("LlamaConfig.norm_eps: must be above 0, got " + std::to_string(c.norm_eps));
-  if (!(c.dropout >= 0.0 && c.dropout < 1.0)) throw Error("LlamaConfig.dropout: must be in [0, 1), got " + std::to_string(c.dropout));
+  if (!(c.dropout >= 0.0 && c.dropout < 1.0))
+    throw Error("LlamaConfig.dropout: must be in [0, 1), got " + std::to_string(c.dropout));
   return c;
 }
 
@@ -64,7 +66,8 @@ std::string layer_name(std::size_t layer) { return "layers." + std::to_string(la
 Value head(Graph& graph, const Llama& model, Value x) {
   const Value normed = scoped(graph, "model.norm", model.norm, x);
   const Graph::Scope scope(graph, "lm_head");
-  return model.config.tie_embeddings ? graph.matmul(normed, model.embed_tokens.weight, false, true) : model.lm_head.forward(graph, normed);
+  return model.config.tie_embeddings ? graph.matmul(normed, model.embed_tokens.weight, false, true)
+                                     : model.lm_head.forward(graph, normed);
 }
 
 }  // namespace
@@ -108,8 +111,8 @@ std::vector<KvCache> Llama::make_caches(Graph& graph, std::int64_t max_seq) cons
 
 Value Llama::decode(Graph& graph, Value id, std::vector<KvCache>& caches, Value kv_pos, Value kv_len) const {
   if (caches.size() != layers.size()) {
-    throw Error("Llama::decode: one cache a layer, got " + std::to_string(caches.size()) + " caches and " + std::to_string(layers.size()) +
-                " layers");
+    throw Error("Llama::decode: one cache a layer, got " + std::to_string(caches.size()) + " caches and " +
+                std::to_string(layers.size()) + " layers");
   }
   Value x;
   {

@@ -12,9 +12,7 @@ Linear::Linear(Graph& graph, std::string_view name, std::int64_t in, std::int64_
   if (with_bias) bias = graph.parameter(child(name, "bias"), {out}, Init::zeros());
 }
 
-Value Linear::forward(Graph& graph, Value x) const {
-  return bias ? graph.matmul_bias(x, weight, bias) : graph.matmul(x, weight);
-}
+Value Linear::forward(Graph& graph, Value x) const { return bias ? graph.matmul_bias(x, weight, bias) : graph.matmul(x, weight); }
 
 Embedding::Embedding(Graph& graph, std::string_view name, std::int64_t vocabulary, std::int64_t dim, Init init)
     : weight(graph.parameter(child(name, "weight"), {vocabulary, dim}, init)) {}
@@ -45,7 +43,9 @@ Value SwiGLU::forward(Graph& graph, Value x) const {
 }
 
 Mlp::Mlp(Graph& graph, std::string_view name, std::int64_t hidden, std::int64_t intermediate, UnaryFn fn)
-    : fc1(graph, child(name, "fc1"), hidden, intermediate, true), fc2(graph, child(name, "fc2"), intermediate, hidden, true), activation(fn) {}
+    : fc1(graph, child(name, "fc1"), hidden, intermediate, true),
+      fc2(graph, child(name, "fc2"), intermediate, hidden, true),
+      activation(fn) {}
 
 Value Mlp::forward(Graph& graph, Value x) const {
   const Value inner = scoped(graph, "fc1", fc1, x);

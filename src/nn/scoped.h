@@ -19,8 +19,8 @@ Value scoped(Graph& graph, std::string_view name, const Module& module, const Ar
 }
 
 /// Sizes of an attention, checked for AttentionConfig and LlamaConfig alike: messages read `LlamaConfig.num_heads: …`.
-void check_heads(std::string_view config, std::int64_t hidden_size, std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t head_dim,
-                 double rope_theta);
+void check_heads(std::string_view config, std::int64_t hidden_size, std::int64_t num_heads, std::int64_t num_kv_heads,
+                 std::int64_t head_dim, double rope_theta);
 /// Throws `LlamaConfig.num_layers: 0, must be at least 1` for a size below 1.
 void check_size(std::string_view config, std::string_view field, std::int64_t size);
 
