@@ -1,0 +1,57 @@
+#pragma once
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "graft/data.h"
+#include "graft/error.h"
+#include "graft/nn.h"
+
+/// What a run was made with: the part of the options that a checkpoint keeps, as JSON, and that a resumed run must not contradict.
+struct RunConfig {
+  // model
+  std::int64_t layers = 4, hidden = 128, heads = 4, kv_heads = 0, intermediate = 0, context = 64;
+  double rope_theta = 10000.0, dropout = 0.0;
+  bool untied = false;
+  // training
+  std::int64_t steps = 2000, batch = 12, accumulate = 1, warmup = -1, seed = 1;
+  std::string optimizer = "adamw", schedule = "cosine";
+  double lr = 1e-3, min_lr = -1.0, beta1 = 0.9, beta2 = -1.0, weight_decay = 0.1, clip = 1.0, validation = 0.1;
+  // text
+  std::string text;               ///< where it came from
+  std::uint64_t text_hash = 0;    ///< of its bytes
+  std::vector<int> vocabulary;    ///< the byte values that are tokens
+};
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RunConfig, layers, hidden, heads, kv_heads, intermediate, context, rope_theta, dropout, untied, steps, batch,
+                                   accumulate, warmup, seed, optimizer, schedule, lr, min_lr, beta1, beta2, weight_decay, clip, validation, text,
+                                   text_hash, vocabulary)
+
+inline graft::ByteVocabulary vocabulary_of(const RunConfig& run) {
+  std::string bytes;
+  for (int byte : run.vocabulary) bytes += static_cast<char>(byte);
+  return graft::ByteVocabulary(bytes);
+}
+
+inline graft::nn::LlamaConfig model_of(const RunConfig& run) {
+  graft::nn::LlamaConfig model;
+  model.vocab_size = static_cast<std::int64_t>(run.vocabulary.size());
+  model.hidden_size = run.hidden;
+  model.intermediate_size = run.intermediate;
+  model.num_layers = run.layers;
+  model.num_heads = run.heads;
+  model.num_kv_heads = run.kv_heads;
+  model.rope_theta = run.rope_theta;
+  model.tie_embeddings = !run.untied;
+  model.dropout = run.dropout;
+  return model;
+}
+
+/// Throws graft::Error naming the file when the checkpoint was not written by `train`.
+inline RunConfig run_config_of(const std::string& json, const std::string& file) {
+  try {
+    return nlohmann::json::parse(json).get<RunConfig>();
+  } catch (const nlohmann::json::exception& error) {
+    throw graft::Error("checkpoint \"" + file + "\": its configuration is not one of train: " + error.what());
+  }
+}

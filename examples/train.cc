@@ -1,0 +1,327 @@
+// Trains a Llama-style decoder on a text: the whole of graft in one program. `train --help` lists the options.
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+
+#include "examples/support/files.h"
+#include "examples/support/train_options.h"
+#include "graft/graft.h"
+
+namespace {
+
+using namespace graft;
+using Clock = std::chrono::steady_clock;
+
+volatile std::sig_atomic_t interrupted = 0;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+std::uint64_t hash_of(std::string_view text) {
+  std::uint64_t h = 0xcbf29ce484222325u;  // FNV-1a
+  for (char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return h;
+}
+
+Schedule schedule_of(const RunConfig& run) {
+  Schedule schedule;
+  schedule.kind = run.schedule == "constant" ? Schedule::Kind::constant
+                  : run.schedule == "linear" ? Schedule::Kind::linear
+                  : run.schedule == "cosine" ? Schedule::Kind::cosine
+                                             : Schedule::Kind::wsd;
+  schedule.base = run.lr;
+  schedule.min = run.min_lr;
+  schedule.total = run.steps;
+  schedule.warmup = run.warmup;
+  schedule.decay = run.schedule == "wsd" ? (run.steps - run.warmup) / 5 : 0;
+  return schedule;
+}
+
+void optimize(Graph& graph, const Gradients& gradients, Value loss, const RunConfig& run) {
+  optim::UpdateOptions options;
+  options.schedule = schedule_of(run);
+  options.clip_norm = run.clip;
+  options.loss = loss;
+  if (run.optimizer == "adamw") optim::adamw(graph, gradients, {run.beta1, run.beta2, 1e-8, run.weight_decay}, options);
+  if (run.optimizer == "adam") optim::adam(graph, gradients, {run.beta1, run.beta2, 1e-8, run.weight_decay}, options);
+  if (run.optimizer == "lion") optim::lion(graph, gradients, {run.beta1, run.beta2, run.weight_decay}, options);
+  if (run.optimizer == "sgd") optim::sgd(graph, gradients, {run.beta1, run.weight_decay, false}, options);
+}
+
+/// Forward and loss of a batch of windows; with `train`, dropout.
+struct LanguageModel {
+  CrossEntropyResult loss;
+  LanguageModel(Graph& graph, nn::LlamaConfig config, std::int64_t rows, std::int64_t context, Reduction reduction, bool train) {
+    if (!train) config.dropout = 0.0;
+    const nn::Llama model(graph, config);
+    const Value inputs = graph.input_u32("inputs", {rows}), labels = graph.input_u32("labels", {rows});
+    loss = graph.cross_entropy_with(model.forward(graph, inputs, Segments::uniform(context)), labels, {.reduction = reduction});
+    graph.output("loss", loss.loss);
+    graph.output("counted", loss.counted);
+  }
+};
+
+/// Mean loss over validation windows, evenly spread when there are more than `windows`.
+class Validation {
+ public:
+  Validation(const RunConfig& run, const WindowDataset& data, Session& owner)
+      : data_(data), context_(run.context), batch_(std::min(run.batch, data.validation_windows())), session_(graph(run, batch_), owner) {}
+
+  double loss(std::int64_t windows) {
+    const std::int64_t all = data_.validation_windows(), count = std::min(windows, all);
+    std::vector<std::uint32_t> inputs(static_cast<std::size_t>(batch_ * context_)), labels(inputs.size());
+    double sum = 0.0, counted = 0.0;
+    for (std::int64_t done = 0; done < count; done += batch_) {
+      std::fill(labels.begin(), labels.end(), kIgnoreIndex);
+      for (std::int64_t i = 0; i < std::min(batch_, count - done); ++i) {
+        const auto at = static_cast<std::size_t>(i * context_), length = static_cast<std::size_t>(context_);
+        data_.validation_window((done + i) * all / count, std::span(inputs).subspan(at, length), std::span(labels).subspan(at, length));
+      }
+      session_.write("inputs", inputs);
+      session_.write("labels", labels);
+      session_.step();
+      sum += session_.scalar("loss");
+      counted += session_.scalar("counted");
+    }
+    return sum / counted;
+  }
+
+ private:
+  static Graph graph(const RunConfig& run, std::int64_t batch) {
+    Graph graph(static_cast<std::uint64_t>(run.seed));
+    LanguageModel(graph, model_of(run), batch * run.context, run.context, Reduction::sum, false);
+    return graph;
+  }
+  const WindowDataset& data_;
+  std::int64_t context_, batch_;
+  Session session_;
+};
+
+/// The training step: one graph, or a micro-batch graph run `accumulate` times and the graph of the update.
+class Trainer {
+ public:
+  Trainer(const RunConfig& run, Backend& backend, bool keep_all)
+      : accumulate_(run.accumulate), micro_graph_(graph(run)), micro_(micro_graph_, backend, {.keep_all = keep_all}),
+        inputs_(static_cast<std::size_t>(run.batch * run.context)), labels_(inputs_.size()) {
+    if (accumulate_ == 1) return;
+    const Graph update = optim::accumulated_update(
+        micro_graph_, [&](Graph& g, const Gradients& gradients, Value loss) { optimize(g, gradients, loss, run); });
+    update_ = std::make_unique<Session>(update, micro_);
+  }
+
+  void step(WindowDataset& data) {
+    for (std::int64_t i = 0; i < accumulate_; ++i) {
+      data.next_batch(inputs_, labels_);
+      micro_.write("inputs", inputs_);
+      micro_.write("labels", labels_);
+      micro_.step();
+    }
+    if (update_) update_->step();
+  }
+  /// The session that holds weights, moments and results.
+  Session& session() { return update_ ? *update_ : micro_; }
+  Session& forward() { return micro_; }
+
+ private:
+  Graph graph(const RunConfig& run) const {
+    Graph graph(static_cast<std::uint64_t>(run.seed));
+    const bool whole = run.accumulate == 1;
+    const LanguageModel model(graph, model_of(run), run.batch * run.context, run.context, whole ? Reduction::mean : Reduction::sum, true);
+    const Gradients gradients = differentiate(graph, model.loss.loss);
+    if (whole)
+      optimize(graph, gradients, model.loss.loss, run);
+    else
+      optim::accumulate(graph, gradients, model.loss.loss, model.loss.counted);
+    return graph;
+  }
+  std::int64_t accumulate_;
+  Graph micro_graph_;
+  Session micro_;
+  std::unique_ptr<Session> update_;
+  std::vector<std::uint32_t> inputs_, labels_;
+};
+
+/// A line that is rewritten in place on a terminal; in a pipe, a plain line now and then.
+class Progress {
+ public:
+  explicit Progress(bool live) : live_(live) {}
+  void line(const std::string& text, bool keep) {
+    if (live_) {
+      std::printf("\r\033[K%s%s", text.c_str(), keep ? "\n" : "");
+    } else if (keep || seconds_since(last_) >= 5.0) {
+      std::printf("%s\n", text.c_str());
+      last_ = Clock::now();
+    }
+    std::fflush(stdout);
+  }
+
+ private:
+  bool live_;
+  Clock::time_point last_ = Clock::now();
+};
+
+int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed) {
+  RunConfig& run = options.run;
+  std::string text = gather_text(run.text);
+  const std::uint64_t text_hash = hash_of(text);
+  if (resumed && text_hash != run.text_hash)
+    throw Error("--text \"" + run.text + "\": is not the text that the checkpoint was trained on, so training cannot go on with it");
+  run.text_hash = text_hash;
+  const ByteVocabulary vocabulary = ByteVocabulary::of(text);
+  run.vocabulary.clear();
+  for (char byte : vocabulary.bytes()) run.vocabulary.push_back(static_cast<unsigned char>(byte));
+  WindowDataset data(vocabulary.encode(text), run.context, run.validation, static_cast<std::uint64_t>(run.seed));
+
+  const std::unique_ptr<Backend> backend = make_backend(options.device, options.threads);
+  Trainer trainer(run, *backend, options.name_nonfinite);
+  Validation validation(run, data, trainer.forward());
+  CheckpointFolder checkpoints(options.out, options.keep);
+  std::int64_t first = 0;
+  if (resumed) {
+    trainer.session().restore(*resumed);
+    const SavedTensor& position = resumed->at("data/train");
+    std::vector<std::uint32_t> values(position.bytes.size() / sizeof(std::uint32_t));
+    std::memcpy(values.data(), position.bytes.data(), position.bytes.size());
+    first = values.at(2);
+    data.seek(std::span(values).first(2));
+  }
+  MetricsLog metrics(options.out / "metrics.csv",
+                     {"step", "loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second", "seconds", "skipped"}, first);
+
+  const nn::LlamaConfig model = model_of(run);
+  std::int64_t weights = 0;
+  for (Value p : trainer.session().graph().parameters()) weights += trainer.session().graph().shape(p).size();
+  const std::int64_t tokens_per_step = run.batch * run.context * run.accumulate;
+  std::printf("text       %s: %s bytes, %lld different; %s to train on, %s to validate\n", run.text.c_str(), grouped(static_cast<long long>(text.size())).c_str(),
+              static_cast<long long>(vocabulary.size()), grouped(static_cast<long long>(data.training_tokens().size())).c_str(),
+              grouped(static_cast<long long>(data.validation_tokens().size())).c_str());
+  std::printf("model      %s parameters: %lld layers, hidden %lld, heads %lld/%lld, intermediate %lld, context %lld\n", grouped(weights).c_str(),
+              static_cast<long long>(model.num_layers), static_cast<long long>(model.hidden_size), static_cast<long long>(model.num_heads),
+              static_cast<long long>(model.num_kv_heads), static_cast<long long>(model.intermediate_size), static_cast<long long>(run.context));
+  std::printf("training   %lld steps of %lld tokens, %s, %s\n", static_cast<long long>(run.steps), static_cast<long long>(tokens_per_step), run.optimizer.c_str(),
+              optim::to_string(schedule_of(run)).c_str());
+  std::printf("backend    %s, %.0f MB\n", backend->description().c_str(), static_cast<double>(trainer.forward().memory_report().total) / 1e6);
+  std::printf("output     %s%s\n", options.out.string().c_str(), resumed ? (", resumed after step " + std::to_string(first)).c_str() : "");
+
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  Progress progress(isatty(STDOUT_FILENO) != 0);
+  double best = std::numeric_limits<double>::infinity(), validation_loss = nan, pause = 0.0;
+  for (const auto& row : metrics.rows())
+    if (!std::isnan(row[2])) best = std::min(best, validation_loss = row[2]);
+  auto skipped = static_cast<std::int64_t>(trainer.session().scalar("optimizer/skipped"));
+  std::int64_t skipped_in_a_row = 0, saved_at = first;
+  const double seconds_before = metrics.rows().empty() ? 0.0 : metrics.rows().back()[6];
+  const auto start = Clock::now();
+  const std::int64_t last = options.stop_at > 0 ? std::min(options.stop_at, run.steps) : run.steps;
+
+  const auto save = [&](std::int64_t step) {
+    Checkpoint checkpoint = trainer.session().snapshot();
+    checkpoint.step = step;
+    checkpoint.config = nlohmann::json(run).dump();
+    checkpoint.schedule = optim::to_string(schedule_of(run));
+    std::vector<std::uint32_t> position = data.position();
+    position.push_back(static_cast<std::uint32_t>(step));
+    const auto bytes = std::as_bytes(std::span(position));
+    checkpoint.tensors.push_back({"data/train", {DType::u32, {static_cast<std::int64_t>(position.size())}}, {bytes.begin(), bytes.end()}});
+    checkpoints.save(checkpoint, validation_loss);
+    saved_at = step;
+  };
+
+  std::int64_t step = first;
+  while (step < last && !interrupted) {
+    trainer.step(data);
+    ++step;
+    Session& session = trainer.session();
+    const double loss = session.scalar("loss");
+    const auto skipped_now = static_cast<std::int64_t>(session.scalar("optimizer/skipped"));
+    if (skipped_now > skipped) {
+      skipped = skipped_now;
+      std::string line = "step " + std::to_string(step) + ": loss or gradient is not finite, the update was skipped (" + std::to_string(skipped) + " so far)";
+      if (options.name_nonfinite) line += ", first in \"" + trainer.forward().first_nonfinite() + "\"";
+      progress.line(line, true);
+      if (++skipped_in_a_row == 100) throw Error("training: 100 updates in a row were skipped, the last checkpoint is at step " + std::to_string(saved_at) + " in \"" + options.out.string() + "\"");
+    } else {
+      skipped_in_a_row = 0;
+    }
+
+    const bool evaluate = step % options.eval_every == 0 || step == run.steps;
+    if (evaluate) {
+      const auto begin = Clock::now();
+      validation_loss = validation.loss(step == run.steps ? data.validation_windows() : options.eval_windows);
+      best = std::min(best, validation_loss);
+      pause += seconds_since(begin);
+    }
+    const double training = seconds_since(start) - pause, rate = static_cast<double>((step - first) * tokens_per_step) / training;
+    metrics.append({static_cast<double>(step), loss, evaluate ? validation_loss : nan, session.scalar("learning_rate"), session.scalar("gradient_norm"), rate,
+                    seconds_before + seconds_since(start), static_cast<double>(skipped)});
+    char line[200];
+    const int width = static_cast<int>(std::to_string(run.steps).size());
+    const double left = seconds_since(start) / static_cast<double>(step - first) * static_cast<double>(last - step);
+    std::snprintf(line, sizeof line, "step %*lld/%lld  loss %.4f  validation %.4f  %s tokens/s  %s left", width, static_cast<long long>(step),
+                  static_cast<long long>(run.steps), loss, validation_loss, grouped(std::llround(rate)).c_str(), clock_text(left).c_str());
+    progress.line(line, evaluate || step == last);
+    if (evaluate || step % options.save_every == 0) {
+      const auto begin = Clock::now();
+      save(step);
+      pause += seconds_since(begin);
+    }
+  }
+  if (saved_at != step) save(step);
+
+  Series loss{"training", {}, "#9ecae1", false, true}, smooth{"training, smoothed", {}, "#1f77b4"}, validated{"validation", {}, "#d62728", true};
+  for (const auto& row : metrics.rows()) {
+    loss.xy.emplace_back(row[0], row[1]);
+    if (!std::isnan(row[2])) validated.xy.emplace_back(row[0], row[2]);
+  }
+  smooth.xy = smoothed(loss.xy);
+  loss.name.clear();
+  write_chart_svg(options.out / "loss.svg", "Loss (nats a byte)", "step", "cross-entropy", {loss, smooth, validated});
+
+  if (interrupted || step < run.steps) {
+    std::printf("\nstopped after step %lld, saved; go on with: --resume %s\n", static_cast<long long>(step), options.out.string().c_str());
+    return interrupted ? 130 : 0;
+  }
+  std::printf("\nbest validation loss %.4f, last %.4f, %s; checkpoints, metrics.csv and loss.svg are in %s\n", best, validation_loss,
+              clock_text(seconds_before + seconds_since(start)).c_str(), options.out.string().c_str());
+  if (options.sample > 0) {
+    std::string prompt = options.prompt;
+    if (prompt.empty()) {
+      const std::string held_out = vocabulary.decode(data.validation_tokens().first(std::min<std::size_t>(400, data.validation_tokens().size())));
+      const std::size_t line = held_out.find('\n');
+      prompt = line == std::string::npos ? held_out.substr(0, 40) : held_out.substr(line + 1, held_out.find('\n', line + 1) - line);
+    }
+    if (prompt.empty()) prompt = "\n";
+    Generator generator(model, trainer.forward(), run.context);
+    std::printf("\n--- sample ---\n%s", prompt.c_str());
+    generator.generate(vocabulary.encode(prompt), options.sample, {.temperature = options.temperature, .seed = static_cast<std::uint64_t>(run.seed)},
+                       [&](std::uint32_t token) {
+                         std::fputs(vocabulary.decode(std::span(&token, 1)).c_str(), stdout);
+                         return true;
+                       });
+    std::printf("\n--------------\n");
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGINT, [](int) { interrupted = 1; });
+  std::signal(SIGTERM, [](int) { interrupted = 1; });
+  try {
+    int exit_code = 0;
+    std::optional<Checkpoint> checkpoint;
+    std::optional<TrainOptions> options = parse_train_options(argc, argv, exit_code, checkpoint);
+    return options ? run_training(*options, checkpoint) : exit_code;
+  } catch (const Error& error) {
+    std::fprintf(stderr, "train: %s\n", error.what());
+    return 1;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "train: %s\n", error.what());
+    return 3;
+  }
+}
