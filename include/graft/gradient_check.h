@@ -17,7 +17,8 @@ namespace graft {
 ///     numeric = (f(x + h·e) − f(x − h·e)) / 2h,  h = step · max(1, |x|),
 ///     floor = the root mean square of all analytic elements of the same tensor, or 1e-8 · max(1, |f|) / step if that is larger.
 ///
-/// The floor keeps a tensor's tiny elements from being held to a precision that f64 differences do not have.
+/// The floor keeps a tensor's tiny elements from being held to a precision that f64 differences do not have. For a direction, |x| is the root
+/// mean square of the tensor. What stop_gradient gives is held at its value.
 struct GradientCheckOptions {
   double rtol = 1e-6;
   double step = 1e-5;
@@ -47,7 +48,7 @@ struct GradientCheckRow {
 struct GradientCheckReport {
   bool passed = true;
   std::vector<GradientCheckRow> rows;
-  std::vector<std::string> unreached;  ///< asked for, but the loss does not depend on it
+  std::vector<std::string> unreached;  ///< asked for, but no gradient reaches it; a row holds it to 0 if the loss depends on it
   /// A table, one line a tensor: name, shape, worst element, analytic, numeric, relative error.
   std::string to_string() const;
 };
@@ -57,7 +58,8 @@ struct GradientCheckReport {
 GradientCheckReport gradient_check(const Graph& graph, Value loss, const GradientCheckOptions& options = {});
 
 struct BackendCheckOptions {
-  double rtol = 1e-5;  ///< on ‖got − want‖ / max(‖want‖, tiny), Frobenius, per output
+  double rtol = 1e-5;  ///< on ‖got − want‖ / max(‖want‖, tiny·√n), Frobenius, per output of n elements; u32 must be equal
+  double tiny = 1e-3;  ///< what is smaller than this, root mean square, is held to rtol·tiny
   std::uint64_t seed = 1;
   std::map<std::string, std::vector<double>> inputs;  ///< as in GradientCheckOptions
 };
