@@ -1,0 +1,110 @@
+#include "tests/op_cases.h"
+
+#include <algorithm>
+#include <cmath>
+#include <ostream>
+#include <random>
+#include <utility>
+
+namespace graft::testing {
+namespace {
+
+template <std::size_t... I>
+OpCases cases_of_all(std::index_sequence<I...>) {
+  OpCases all;
+  const auto append = [&](OpCases more) {
+    for (OpCase& op_case : more) all.push_back(std::move(op_case));
+  };
+  (append(cases(std::type_identity<std::variant_alternative_t<I, Op>>{})), ...);
+  return all;
+}
+
+std::uint32_t seed_of(const std::string& name) {
+  std::uint32_t hash = 2166136261u;
+  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
+  return hash;
+}
+
+std::vector<double> draw(const Fill& fill, std::int64_t size, const std::string& name) {
+  std::mt19937 random(seed_of(name));
+  std::vector<double> values(static_cast<std::size_t>(size));
+  std::normal_distribution<double> normal;
+  std::uniform_real_distribution<double> uniform(fill.a, fill.b);
+  double next = -0.05 * static_cast<double>(size);
+  for (double& value : values) {
+    switch (fill.kind) {
+      case Fill::Kind::normal: value = fill.b * normal(random); break;
+      case Fill::Kind::uniform: value = uniform(random); break;
+      case Fill::Kind::away:
+        value = fill.b * normal(random);
+        value += std::copysign(0.1, value);
+        break;
+      case Fill::Kind::apart: value = (next += 0.1); break;
+    }
+  }
+  if (fill.kind == Fill::Kind::apart) std::shuffle(values.begin(), values.end(), random);
+  for (double& value : values) value = static_cast<double>(static_cast<float>(value));
+  return values;
+}
+
+}  // namespace
+
+std::ostream& operator<<(std::ostream& out, const OpCase& op_case) { return out << op_case.name; }
+
+OpCases all_cases() { return cases_of_all(std::make_index_sequence<std::variant_size_v<Op>>()); }
+
+Inputs values_of(const OpCase& op_case, const Graph& graph) {
+  Inputs values = op_case.inputs;
+  for (const Node& node : graph.nodes()) {
+    if (!std::holds_alternative<Input>(node.op) || values.contains(node.name)) continue;
+    const auto fill = op_case.fills.find(node.name);
+    values[node.name] = draw(fill == op_case.fills.end() ? Fill{} : fill->second, node.outputs[0].shape.size(),
+                             op_case.name + "/" + node.name);
+  }
+  return values;
+}
+
+Wrapped wrap(const OpCase& op_case) {
+  Graph plain;
+  op_case.build(plain);
+  Wrapped wrapped{Graph(plain.seed()), {}, {}};
+  Graph& graph = wrapped.graph;
+  std::vector<std::int32_t> node_of;
+  for (const Node& node : plain.nodes()) {
+    std::vector<Value> inputs;
+    for (const Value v : node.inputs) inputs.push_back({node_of[static_cast<std::size_t>(v.node)], v.slot});
+    Value v = graph.record(node.op, inputs, node.inputs.empty() ? node.name : std::string());
+    const bool differentiable_input = std::holds_alternative<Input>(node.op) && is_float(node.outputs[0].dtype);
+    if (differentiable_input || std::holds_alternative<Parameter>(node.op)) wrapped.inputs.push_back(v);
+    if (differentiable_input) v = graph.scale(v, 0.7);
+    node_of.push_back(v.node);
+  }
+  for (const auto& [name, value] : plain.outputs()) {
+    Value y = {node_of[static_cast<std::size_t>(value.node)], value.slot};
+    graph.output(name, y);
+    if (!is_float(graph.type(y).dtype)) continue;
+    if (graph.type(y).dtype != DType::f32) y = graph.cast(y, DType::f32);
+    const Shape shape = graph.shape(y);
+    const Value c = graph.constant(shape, draw({Fill::Kind::away, 0.0, 1.0}, shape.size(), op_case.name + "/cotangent/" + name));
+    const Value straight = graph.scale(graph.sum(graph.mul(y, c)), -1.7);
+    const Value bent = graph.scale(graph.sum(graph.mul(graph.tanh(graph.scale(y, 0.5)), c)), 0.6);
+    const Value term = graph.add(straight, bent);
+    wrapped.loss = wrapped.loss ? graph.add(wrapped.loss, term) : term;
+  }
+  if (wrapped.loss) graph.output("loss_of_case", wrapped.loss);
+  return wrapped;
+}
+
+std::string no_gradient_of(const Op& op) {
+  return std::visit(
+      []<class T>(const T&) -> std::string {
+        if constexpr (requires { T::no_gradient; }) {
+          return std::string(T::no_gradient);
+        } else {
+          return {};
+        }
+      },
+      op);
+}
+
+}  // namespace graft::testing

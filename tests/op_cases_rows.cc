@@ -1,0 +1,184 @@
+// Cases of softmax, norms, embedding and cross entropy.
+#include <string>
+
+#include "tests/op_cases.h"
+
+namespace graft::testing {
+namespace {
+
+constexpr Fill kLarge = {Fill::Kind::uniform, -60.0, 60.0};
+
+std::vector<double> some_ids(std::int64_t count, std::int64_t vocabulary) {
+  std::vector<double> ids;
+  for (std::int64_t i = 0; i < count; ++i) ids.push_back(static_cast<double>((i * i * 7 + i * 3 + 1) % vocabulary));
+  return ids;
+}
+
+template <class Record>
+OpCases row_cases(const std::string& name, Record record) {
+  const auto on = [&](Shape shape) { return [=](Graph& g) { g.output("out", record(g, g.input("x", shape))); }; };
+  return {{name + "_matrix", on({3, 5})},
+          {name + "_one_column", on({4, 1})},
+          {name + "_one_row", on({1, 6})},
+          {name + "_vector", on({6})},
+          {name + "_wide", on({5, 133})},
+          {name + "_large_values", on({3, 7}), {}, {{"x", kLarge}}},
+          {name + "_far_from_zero", on({2, 3}), {{"x", {1000, 1001, 999.5, -1000, -1000.25, -1001}}}},
+          {name + "_equal_values", on({2, 3}), {{"x", {2, 2, 2, -3, -3, -3}}}}};
+}
+
+OpCase cross_entropy(const std::string& name, Shape logits, std::vector<double> labels, CrossEntropyOptions options = {}) {
+  return {"cross_entropy_" + name,
+          [=](Graph& g) { g.output("loss", g.cross_entropy(g.input("logits", logits), g.input_u32("labels", {logits.rows()}), options)); },
+          {{"labels", std::move(labels)}}};
+}
+
+}  // namespace
+
+OpCases cases(std::type_identity<Softmax>) { return row_cases("softmax", [](Graph& g, Value x) { return g.softmax(x); }); }
+OpCases cases(std::type_identity<LogSoftmax>) { return row_cases("log_softmax", [](Graph& g, Value x) { return g.log_softmax(x); }); }
+
+OpCases cases(std::type_identity<SoftmaxGrad>) {
+  return {{"softmax_grad_direct", [](Graph& g) {
+             g.output("dx", g.record(SoftmaxGrad{}, {g.softmax(g.input("x", {3, 37})), g.input("dout", {3, 37})}));
+           }}};
+}
+OpCases cases(std::type_identity<LogSoftmaxGrad>) {
+  return {{"log_softmax_grad_direct", [](Graph& g) {
+             g.output("dx", g.record(LogSoftmaxGrad{}, {g.log_softmax(g.input("x", {3, 37})), g.input("dout", {3, 37})}));
+           }}};
+}
+
+OpCases cases(std::type_identity<RmsNorm>) {
+  const auto on = [](Shape shape, double eps) {
+    return [=](Graph& g) { g.output("out", g.rms_norm(g.input("x", shape), g.input("weight", {shape.cols()}), eps)); };
+  };
+  return {{"rms_norm_matrix", on({3, 5}, 1e-5)},
+          {"rms_norm_large_eps", on({3, 5}, 0.5)},
+          {"rms_norm_one_row", on({1, 6}, 1e-5)},
+          {"rms_norm_vector", on({6}, 1e-5)},
+          {"rms_norm_one_column", on({5, 1}, 0.3)},
+          {"rms_norm_many_rows", on({133, 37}, 1e-6)},
+          {"rms_norm_row_of_zeros", on({2, 3}, 0.25), {{"x", {0, 0, 0, 1, -2, 0.5}}}},
+          {"rms_norm_far_from_zero", on({2, 4}, 1e-5), {{"x", {100, 101, 99, 102, -300, -301, -299, -302}}}},
+          {"rms_norm_then_residual", [](Graph& g) {
+             const Value x = g.input("x", {3, 4});
+             g.output("out", g.add(x, g.rms_norm(x, g.parameter("weight", {4}, Init::normal(1.0, 0.2)))));
+           }}};
+}
+
+OpCases cases(std::type_identity<RmsNormGrad>) {
+  return {{"rms_norm_grad_direct", [](Graph& g) {
+             const Value x = g.input("x", {4, 37}), weight = g.input("weight", {37});
+             const Value out = g.rms_norm(x, weight);
+             const Value d = g.record(RmsNormGrad{}, {x, weight, {out.node, 1}, g.input("dout", {4, 37})});
+             g.output("dx", d);
+             g.output("dweight", {d.node, 1});
+             g.output("rstd", {out.node, 1});
+           }}};
+}
+
+OpCases cases(std::type_identity<LayerNorm>) {
+  const auto on = [](Shape shape, double eps) {
+    return [=](Graph& g) {
+      g.output("out", g.layer_norm(g.input("x", shape), g.input("weight", {shape.cols()}), g.input("bias", {shape.cols()}), eps));
+    };
+  };
+  return {{"layer_norm_matrix", on({3, 5}, 1e-5)},
+          {"layer_norm_large_eps", on({3, 5}, 0.5)},
+          {"layer_norm_one_row", on({1, 6}, 1e-5)},
+          {"layer_norm_vector", on({6}, 1e-5)},
+          {"layer_norm_many_rows", on({133, 37}, 1e-6)},
+          {"layer_norm_equal_values", on({2, 3}, 0.25), {{"x", {2, 2, 2, 1, -2, 0.5}}}},
+          {"layer_norm_far_from_zero", on({2, 4}, 1e-5), {{"x", {1000, 1001, 999, 1002, -300, -301, -299, -302}}}, {}, {}, {},
+           1e-4, "x − mean cancels three digits of f32"}};
+}
+
+OpCases cases(std::type_identity<LayerNormGrad>) {
+  return {{"layer_norm_grad_direct", [](Graph& g) {
+             const Value x = g.input("x", {4, 37}), weight = g.input("weight", {37});
+             const Value out = g.layer_norm(x, weight, g.input("bias", {37}));
+             const Value d = g.record(LayerNormGrad{}, {x, weight, {out.node, 1}, {out.node, 2}, g.input("dout", {4, 37})});
+             g.output("dx", d);
+             g.output("dweight", {d.node, 1});
+             g.output("dbias", {d.node, 2});
+             g.output("mean", {out.node, 1});
+             g.output("rstd", {out.node, 2});
+           }}};
+}
+
+OpCases cases(std::type_identity<Embedding>) {
+  const auto on = [](std::int64_t vocabulary, std::int64_t dim, std::vector<double> ids) {
+    const auto count = static_cast<std::int64_t>(ids.size());
+    return OpCase{"",
+                  [=](Graph& g) { g.output("out", g.embedding(g.input("table", {vocabulary, dim}), g.input_u32("ids", {count}))); },
+                  {{"ids", std::move(ids)}}};
+  };
+  OpCases all = {on(7, 4, {3, 0, 3, 6, 3}), on(5, 3, {4, 4, 4, 4}), on(1, 2, {0}), on(16, 9, some_ids(300, 16)), on(50, 67, some_ids(133, 50))};
+  const char* names[] = {"repeated_ids", "one_id", "one_row", "many_ids", "large"};
+  for (std::size_t i = 0; i < all.size(); ++i) all[i].name = std::string("embedding_") + names[i];
+  return all;
+}
+
+OpCases cases(std::type_identity<EmbeddingGrad>) {
+  return {{"embedding_grad_direct",
+           [](Graph& g) { g.output("dtable", g.record(EmbeddingGrad{6}, {g.input_u32("ids", {5}), g.input("dout", {5, 3})})); },
+           {{"ids", {2, 0, 2, 5, 2}}}}};
+}
+
+OpCases cases(std::type_identity<CrossEntropy>) {
+  constexpr double kIgnored = kIgnoreIndex;
+  OpCases all;
+  for (const Reduction reduction : {Reduction::mean, Reduction::sum})
+    for (const double smoothing : {0.0, 0.1}) {
+      const std::string name = std::string(reduction == Reduction::mean ? "mean" : "sum") + (smoothing > 0.0 ? "_smoothed" : "");
+      const CrossEntropyOptions options = {reduction, smoothing, kIgnoreIndex};
+      all.push_back(cross_entropy(name, {4, 5}, {1, 0, 4, 1}, options));
+      all.push_back(cross_entropy(name + "_ignoring_some", {5, 4}, {kIgnored, 3, kIgnored, 0, 2}, options));
+      all.push_back(cross_entropy(name + "_ignoring_all", {3, 4}, {kIgnored, kIgnored, kIgnored}, options));
+      all.push_back(cross_entropy(name + "_ignoring_label_2", {5, 4}, {2, 3, 2, 0, 1}, {reduction, smoothing, 2}));
+      all.push_back(cross_entropy(name + "_wide", {7, 300}, some_ids(7, 300), options));
+      OpCase large = cross_entropy(name + "_large_logits", {4, 6}, {1, 0, 4, 1}, options);
+      large.fills["logits"] = kLarge;
+      all.push_back(large);
+    }
+  all.push_back(cross_entropy("one_row", {1, 3}, {2}));
+  all.push_back(cross_entropy("one_class", {3, 1}, {0, 0, 0}));
+  all.push_back(cross_entropy("many_rows", {300, 17}, some_ids(300, 17), {Reduction::mean, 0.05, 3}));
+  for (const bool with_loss : {false, true})
+    all.push_back({with_loss ? "cross_entropy_loss_and_lse" : "cross_entropy_lse_alone",
+                   [=](Graph& g) {
+                     const CrossEntropyResult result =
+                         g.cross_entropy_with(g.input("logits", {4, 3}), g.input_u32("labels", {4}), {Reduction::mean, 0.1, 2});
+                     if (with_loss) g.output("loss", result.loss);
+                     g.output("lse", result.lse);
+                   },
+                   {{"labels", {1, 2, 0, 1}}}});
+  all.push_back({"cross_entropy_in_the_middle",
+                 [](Graph& g) {
+                   const Value x = g.input("logits", {3, 4});
+                   const Value loss = g.cross_entropy(g.mul(x, x), g.input_u32("labels", {3}));
+                   g.output("out", g.mul(x, g.exp(loss)));
+                 },
+                 {{"labels", {3, 0, 1}}}});
+  return all;
+}
+
+OpCases cases(std::type_identity<CrossEntropyGrad>) {
+  OpCases all;
+  for (const Reduction reduction : {Reduction::mean, Reduction::sum}) {
+    const CrossEntropy op = {reduction, 0.2, 4};
+    all.push_back({std::string("cross_entropy_grad_direct_") + (reduction == Reduction::mean ? "mean" : "sum"),
+                   [=](Graph& g) {
+                     const Value logits = g.input("logits", {4, 6}), labels = g.input_u32("labels", {4});
+                     const Value loss = g.record(op, {logits, labels});
+                     g.output("dlogits", g.record(CrossEntropyGrad{op}, {logits, labels, {loss.node, 1}, {loss.node, 2}, g.input("dloss", {})}));
+                     g.output("lse", {loss.node, 1});
+                     g.output("counted", {loss.node, 2});
+                   },
+                   {{"labels", {3, 4, 0, 5}}}});
+  }
+  return all;
+}
+
+}  // namespace graft::testing

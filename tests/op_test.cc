@@ -1,0 +1,240 @@
+// The generic proofs: every case of every op, see tests/op_cases.h.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <set>
+
+#include "graft/error.h"
+#include "graft/gtest.h"
+#include "tests/op_cases.h"
+#include "tests/run_graph.h"
+
+namespace graft {
+namespace {
+
+using testing::Inputs;
+using testing::OpCase;
+using testing::OpCases;
+using testing::Wrapped;
+
+const OpCases& every_case() {
+  static const OpCases all = testing::all_cases();
+  return all;
+}
+
+/// The first node without a gradient on a way from `from` to the loss, or null.
+const Node* obstacle(const Graph& graph, Value loss, const std::vector<Value>& from) {
+  const std::vector<Node>& nodes = graph.nodes();
+  std::vector<char> depends(nodes.size(), 0), leads(nodes.size(), 0);
+  for (const Value v : from) depends[static_cast<std::size_t>(v.node)] = 1;
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    for (const Value v : nodes[i].inputs)
+      if (depends[static_cast<std::size_t>(v.node)] && !std::holds_alternative<StopGradient>(nodes[i].op)) depends[i] = 1;
+  leads[static_cast<std::size_t>(loss.node)] = 1;
+  for (std::size_t i = nodes.size(); i-- > 0;)
+    if (leads[i])
+      for (const Value v : nodes[i].inputs) leads[static_cast<std::size_t>(v.node)] = 1;
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    if (depends[i] && leads[i] && !testing::no_gradient_of(nodes[i].op).empty()) return &nodes[i];
+  return nullptr;
+}
+
+bool differentiable(const Wrapped& wrapped) {
+  return wrapped.loss && !wrapped.inputs.empty() && !obstacle(wrapped.graph, wrapped.loss, wrapped.inputs);
+}
+
+OpCases chosen(bool (*choose)(const OpCase&, const Wrapped&)) {
+  OpCases some;
+  for (const OpCase& op_case : every_case()) try {
+      if (choose(op_case, testing::wrap(op_case))) some.push_back(op_case);
+    } catch (const std::exception&) {
+      some.push_back(op_case);  // fails by name when it runs
+    }
+  return some;
+}
+
+bool has_differences(const OpCase& op_case, const Wrapped& wrapped) { return differentiable(wrapped) && op_case.no_differences.empty(); }
+bool is_refused(const OpCase&, const Wrapped& wrapped) {
+  return wrapped.loss && !wrapped.inputs.empty() && obstacle(wrapped.graph, wrapped.loss, wrapped.inputs);
+}
+
+/// The case in the middle of a graph with the gradients of all inputs; or as it is, where there are none.
+Graph with_gradients(const OpCase& op_case) {
+  Wrapped wrapped = testing::wrap(op_case);
+  if (has_differences(op_case, wrapped)) {
+    differentiate(wrapped.graph, wrapped.loss, wrapped.inputs, true);
+    return std::move(wrapped.graph);
+  }
+  Graph graph;
+  op_case.build(graph);
+  return graph;
+}
+
+std::string name_of(const ::testing::TestParamInfo<OpCase>& info) { return info.param.name; }
+
+class OpGradient : public ::testing::TestWithParam<OpCase> {};
+class OpRefusesGradient : public ::testing::TestWithParam<OpCase> {};
+class OpCpu : public ::testing::TestWithParam<OpCase> {};
+class OpReference : public ::testing::TestWithParam<OpCase> {};
+class OpGraph : public ::testing::TestWithParam<OpCase> {};
+
+TEST_P(OpGradient, MatchesFiniteDifferences) {
+  const Wrapped wrapped = testing::wrap(GetParam());
+  GradientCheckOptions options;
+  options.inputs = testing::values_of(GetParam(), wrapped.graph);
+  options.wrt = wrapped.inputs;
+  const GradientCheckReport report = gradient_check(wrapped.graph, wrapped.loss, options);
+  EXPECT_TRUE(report.passed) << report.to_string();
+  EXPECT_EQ(report.unreached, GetParam().unreached);
+  EXPECT_EQ(report.rows.size() + report.unreached.size(), wrapped.inputs.size());
+}
+
+TEST_P(OpRefusesGradient, NamesTheNodeAndTheReason) {
+  Wrapped wrapped = testing::wrap(GetParam());
+  std::set<std::string> blamed;  // when several nodes are in the way, any of them may be named
+  for (const Node& node : wrapped.graph.nodes())
+    if (const std::string reason = testing::no_gradient_of(node.op); !reason.empty()) blamed.insert("\"" + node.name + "\": " + reason);
+  try {
+    differentiate(wrapped.graph, wrapped.loss, wrapped.inputs);
+    FAIL() << "was differentiated";
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    const bool named = std::any_of(blamed.begin(), blamed.end(), [&](const std::string& part) {
+      const auto colon = part.find("\": ");
+      return message.find(part.substr(0, colon + 1)) != std::string::npos && message.find(part.substr(colon + 3)) != std::string::npos;
+    });
+    EXPECT_TRUE(named) << message;
+  }
+}
+
+TEST_P(OpCpu, MatchesReference) {
+  const Graph graph = with_gradients(GetParam());
+  const std::unique_ptr<Backend> backend = cpu_backend(2);
+  BackendCheckOptions options;
+  options.inputs = testing::values_of(GetParam(), graph);
+  options.rtol = GetParam().rtol;
+  EXPECT_TRUE(backend_matches(graph, *backend, options)) << GetParam().rtol_reason;
+}
+
+TEST_P(OpCpu, GivesTheSameBitsWithAnyNumberOfThreads) {
+  const Graph graph = with_gradients(GetParam());
+  const Inputs inputs = testing::values_of(GetParam(), graph);
+  const Inputs one = testing::run_once(graph, *cpu_backend(1), inputs);
+  for (const int threads : {2, 4}) {
+    const Inputs many = testing::run_once(graph, *cpu_backend(threads), inputs);
+    for (const auto& [name, values] : one)
+      for (std::size_t i = 0; i < values.size(); ++i)
+        ASSERT_EQ(std::bit_cast<std::uint64_t>(values[i]), std::bit_cast<std::uint64_t>(many.at(name)[i])) << name << " element " << i << ", " << threads << " threads";
+  }
+}
+
+TEST_P(OpReference, InF32MatchesItselfInF64) {
+  const Graph graph = with_gradients(GetParam());
+  const std::unique_ptr<Backend> backend = reference_backend();
+  BackendCheckOptions options;
+  options.inputs = testing::values_of(GetParam(), graph);
+  options.rtol = GetParam().rtol;
+  EXPECT_TRUE(backend_matches(graph, *backend, options)) << GetParam().rtol_reason;
+}
+
+TEST_P(OpGraph, PrintsVerifiesAndWidens) {
+  const Graph graph = with_gradients(GetParam());
+  EXPECT_NO_THROW(graph.verify());
+  const std::string text = "\n" + graph.to_text(), dot = graph.to_dot();
+  for (const Node& node : graph.nodes()) {
+    EXPECT_NE(text.find("\n" + node.name + " = " + op_name(node.op)), std::string::npos) << node.name << text;
+    EXPECT_NE(dot.find(node.name + "\\n" + op_name(node.op)), std::string::npos) << node.name << dot;
+    EXPECT_NE(text.find(op_attributes(node.op)), std::string::npos);
+  }
+  EXPECT_EQ(graph.hash(), with_gradients(GetParam()).hash());
+  const Graph wide = graph.to_f64();
+  EXPECT_NO_THROW(wide.verify());
+  for (const Node& node : wide.nodes())
+    for (const TensorType& type : node.outputs) EXPECT_NE(type.dtype, DType::f32) << node.name;
+}
+
+INSTANTIATE_TEST_SUITE_P(, OpGradient, ::testing::ValuesIn(chosen(has_differences)), name_of);
+INSTANTIATE_TEST_SUITE_P(, OpRefusesGradient, ::testing::ValuesIn(chosen(is_refused)), name_of);
+INSTANTIATE_TEST_SUITE_P(, OpCpu, ::testing::ValuesIn(every_case()), name_of);
+INSTANTIATE_TEST_SUITE_P(, OpReference, ::testing::ValuesIn(every_case()), name_of);
+INSTANTIATE_TEST_SUITE_P(, OpGraph, ::testing::ValuesIn(every_case()), name_of);
+
+/// Name and, where the attributes make another function of it, axis.
+std::string key_of(const Op& op) {
+  const bool by_axis = std::holds_alternative<Reduce>(op) || std::holds_alternative<ReduceMaxGrad>(op) || std::holds_alternative<Concat>(op);
+  return op_name(op) + (by_axis ? " " + op_attributes(op) : "");
+}
+
+template <class T>
+void expect_kinds(std::set<std::string>& keys) {
+  constexpr std::array kAxes = {Axis::all, Axis::rows, Axis::columns};
+  if constexpr (std::is_same_v<T, Unary> || std::is_same_v<T, UnaryGrad>) {
+    for (const UnaryFn fn : kUnaryFns) keys.insert(key_of(T{fn}));
+  } else if constexpr (std::is_same_v<T, Binary>) {
+    for (const BinaryFn fn : kBinaryFns) keys.insert(key_of(T{fn}));
+  } else if constexpr (std::is_same_v<T, Reduce>) {
+    for (const ReduceFn fn : {ReduceFn::sum, ReduceFn::mean, ReduceFn::max})
+      for (const Axis axis : kAxes) keys.insert(key_of(T{fn, axis}));
+  } else if constexpr (std::is_same_v<T, ReduceMaxGrad>) {
+    for (const Axis axis : kAxes) keys.insert(key_of(T{axis}));
+  } else if constexpr (std::is_same_v<T, Concat>) {
+    for (const Axis axis : {Axis::rows, Axis::columns}) keys.insert(key_of(T{axis}));
+  } else {
+    keys.insert(key_of(T{}));
+  }
+}
+
+TEST(OpCaseList, HoldsEveryOp) {
+  std::set<std::string> expected, found;
+  [&]<std::size_t... I>(std::index_sequence<I...>) {
+    (expect_kinds<std::variant_alternative_t<I, Op>>(expected), ...);
+  }(std::make_index_sequence<std::variant_size_v<Op>>());
+  for (const OpCase& op_case : every_case()) {
+    const Graph graph = with_gradients(op_case);
+    for (const Node& node : graph.nodes()) found.insert(key_of(node.op));
+  }
+  for (const std::string& key : expected) EXPECT_TRUE(found.contains(key)) << "no case graph holds " << key;
+}
+
+TEST(OpCaseList, HoldsEveryAttentionMaskInEverySegmentLayout) {
+  std::set<std::pair<Mask::Kind, SegmentLayout::Kind>> found, expected;
+  for (const Mask::Kind mask : {Mask::Kind::full, Mask::Kind::causal, Mask::Kind::window})
+    for (const auto segments : {SegmentLayout::Kind::single, SegmentLayout::Kind::uniform, SegmentLayout::Kind::packed})
+      expected.emplace(mask, segments);
+  for (const OpCase& op_case : every_case()) {
+    const Graph graph = with_gradients(op_case);
+    for (const Node& node : graph.nodes())
+      if (const auto* grad = std::get_if<MultiHeadAttnGradK>(&node.op)) found.emplace(grad->attn.mask.kind, grad->attn.segments.kind);
+  }
+  EXPECT_EQ(found, expected);
+}
+
+TEST(OpCaseList, SaysWhyAToleranceIsWider) {
+  for (const OpCase& op_case : every_case()) EXPECT_EQ(op_case.rtol > 1e-5, !op_case.rtol_reason.empty()) << op_case.name;
+}
+
+/// A gradient that only a saved statistic would carry.
+void expect_statistic_refused(const std::function<Value(Graph&)>& record, std::int32_t slot, const std::string& what) {
+  Graph g;
+  const Value out = record(g);
+  const Value loss = g.sum(Value{out.node, slot});
+  try {
+    differentiate(g, loss, {g.find("x")});
+    FAIL() << what << " was differentiated";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("\"" + g.node(out).name + "\""), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find(what), std::string::npos) << error.what();
+  }
+}
+
+TEST(OpRefusesGradientOf, StatisticsOfNorms) {
+  const auto rms = [](Graph& g) { return g.rms_norm(g.input("x", {2, 3}), g.input("w", {3})); };
+  const auto layer = [](Graph& g) { return g.layer_norm(g.input("x", {2, 3}), g.input("w", {3}), g.input("b", {3})); };
+  expect_statistic_refused(rms, 1, "rstd");
+  expect_statistic_refused(layer, 1, "mean");
+  expect_statistic_refused(layer, 2, "rstd");
+}
+
+}  // namespace
+}  // namespace graft
