@@ -7,9 +7,17 @@ function(graft_flags target)
   if(GRAFT_WERROR)
     target_compile_options(${target} PRIVATE -Werror)
   endif()
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(${target} PRIVATE -Wno-restrict)  # false alarms on std::string in GCC 12 (bug 105651)
+  endif()
   if(GRAFT_NATIVE)
     target_compile_options(${target} PRIVATE -march=native)
   endif()
+endfunction()
+
+# Only kernels need -O3, and it is slow to compile.
+function(graft_optimize target level)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:${level}>)
 endfunction()
 
 function(graft_component name)

@@ -145,6 +145,12 @@ class Trainer {
   std::vector<std::uint32_t> inputs_, labels_;
 };
 
+std::string loss_text(double loss) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4f", loss);
+  return std::isnan(loss) ? "-" : text;
+}
+
 /// A line that is rewritten in place on a terminal; in a pipe, a plain line now and then.
 class Progress {
  public:
@@ -261,8 +267,8 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
     char line[200];
     const int width = static_cast<int>(std::to_string(run.steps).size());
     const double left = seconds_since(start) / static_cast<double>(step - first) * static_cast<double>(last - step);
-    std::snprintf(line, sizeof line, "step %*lld/%lld  loss %.4f  validation %.4f  %s tokens/s  %s left", width, static_cast<long long>(step),
-                  static_cast<long long>(run.steps), loss, validation_loss, grouped(std::llround(rate)).c_str(), clock_text(left).c_str());
+    std::snprintf(line, sizeof line, "step %*lld/%lld  loss %.4f  validation %s  %s tokens/s  %s left", width, static_cast<long long>(step),
+                  static_cast<long long>(run.steps), loss, loss_text(validation_loss).c_str(), grouped(std::llround(rate)).c_str(), clock_text(left).c_str());
     progress.line(line, evaluate || step == last);
     if (evaluate || step % options.save_every == 0) {
       const auto begin = Clock::now();
