@@ -1,0 +1,37 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace graft::cpu {
+
+/// C [m, n] = A·B + bias, or C += A·B. A is [m, k], or [k, m] if transpose_a; B is [k, n], or [n, k] if transpose_b; row-major, with lda, ldb, ldc
+/// elements from row to row. C overlaps neither.
+struct GemmCall {
+  std::int64_t m = 0, n = 0, k = 0;
+  bool transpose_a = false, transpose_b = false;
+  const float* a = nullptr;
+  const float* b = nullptr;
+  float* c = nullptr;
+  std::int64_t lda = 0, ldb = 0, ldc = 0;
+  const float* bias = nullptr;  ///< [n] or null
+  bool accumulate = false;      ///< not together with bias
+};
+
+/// Matrix products: the same bits whatever the number of threads. Implemented by exactly one of gemm_onednn.cc and gemm_eigen.cc.
+class Gemm {
+ public:
+  explicit Gemm(int threads);
+  ~Gemm();
+  Gemm(const Gemm&) = delete;
+  Gemm& operator=(const Gemm&) = delete;
+  /// "oneDNN 2.6.3" or "Eigen 3.4.0".
+  std::string description() const;
+  void operator()(const GemmCall& call);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace graft::cpu

@@ -1,0 +1,61 @@
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // g++ 12, in its own AVX-512 headers
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+#include <Eigen/Core>
+
+#include "kernels/cpu/gemm_blocks.h"
+#include "kernels/cpu/parallel.h"
+
+namespace graft::cpu {
+namespace {
+
+using Stride = Eigen::OuterStride<>;
+using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using ColMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic>;
+template <class M>
+using Map = Eigen::Map<M, 0, Stride>;
+
+/// A block of C: its operands' maps are transposed by being column-major.
+template <class A, class B>
+void multiply(const GemmCall& call, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols) {
+  const Map<const A> a(call.a + i * (call.transpose_a ? 1 : call.lda), rows, call.k, Stride(call.lda));
+  const Map<const B> b(call.b + j * (call.transpose_b ? call.ldb : 1), call.k, cols, Stride(call.ldb));
+  Map<RowMajor> c(call.c + i * call.ldc + j, rows, cols, Stride(call.ldc));
+  if (call.accumulate) {
+    c.noalias() += a * b;
+  } else {
+    c.noalias() = a * b;
+  }
+  if (call.bias != nullptr) c.rowwise() += Eigen::Map<const Eigen::RowVectorXf>(call.bias + j, cols);
+}
+
+}  // namespace
+
+struct Gemm::Impl {
+  int threads;
+};
+
+Gemm::Gemm(int threads) : impl_(std::make_unique<Impl>(Impl{threads})) {}
+Gemm::~Gemm() = default;
+
+std::string Gemm::description() const {
+  return "Eigen " + std::to_string(EIGEN_WORLD_VERSION) + "." + std::to_string(EIGEN_MAJOR_VERSION) + "." +
+         std::to_string(EIGEN_MINOR_VERSION);
+}
+
+void Gemm::operator()(const GemmCall& call) {
+  if (small_gemm(call, impl_->threads)) return;
+  Eigen::setNbThreads(1);
+  const GemmBlocks blocks = gemm_blocks(call.m, call.n, call.k);
+  parallel_tasks(impl_->threads, blocks.count(), [&](std::int64_t task, int) {
+    const std::int64_t i = task % blocks.row_parts * blocks.rows, j = task / blocks.row_parts * blocks.cols;
+    const std::int64_t rows = std::min(blocks.rows, call.m - i), cols = std::min(blocks.cols, call.n - j);
+    if (call.transpose_a && call.transpose_b) return multiply<ColMajor, ColMajor>(call, i, rows, j, cols);
+    if (call.transpose_a) return multiply<ColMajor, RowMajor>(call, i, rows, j, cols);
+    if (call.transpose_b) return multiply<RowMajor, ColMajor>(call, i, rows, j, cols);
+    multiply<RowMajor, RowMajor>(call, i, rows, j, cols);
+  });
+}
+
+}  // namespace graft::cpu

@@ -1,0 +1,189 @@
+#include <cstdlib>
+#include <dnnl.hpp>
+#include <unordered_map>
+#include <vector>
+
+#include "graft/error.h"
+#include "kernels/cpu/gemm_blocks.h"
+#include "kernels/cpu/parallel.h"
+
+namespace graft::cpu {
+namespace {
+
+using Memory = dnnl::memory;
+
+/// What a product's primitives depend on.
+struct Key {
+  std::int64_t m, n, k, lda, ldb, ldc;
+  bool transpose_a, transpose_b, bias, accumulate;
+  bool operator==(const Key&) const = default;
+};
+
+struct KeyHash {
+  std::size_t operator()(const Key& key) const {
+    std::size_t hash = 0;
+    const std::int64_t flags = key.transpose_a + 2 * key.transpose_b + 4 * key.bias + 8 * key.accumulate;
+    for (std::int64_t x : {key.m, key.n, key.k, key.lda, key.ldb, key.ldc, flags}) {
+      hash = (hash ^ static_cast<std::size_t>(x)) * 0x9E3779B97F4A7C15u;
+      hash ^= hash >> 29;
+    }
+    return hash;
+  }
+};
+
+/// While it lives, oneDNN makes and runs primitives for one thread: graft alone decides how a product is split.
+class OneThread {
+ public:
+#ifdef _OPENMP
+  OneThread() : threads_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~OneThread() { omp_set_num_threads(threads_); }
+#else
+  OneThread() {}
+  ~OneThread() {}
+#endif
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  [[maybe_unused]] int threads_ = 1;
+};
+
+dnnl::matmul::primitive_desc describe(const dnnl::engine& engine, const Memory::desc& a, const Memory::desc& b, const Memory::desc& bias,
+                                      const Memory::desc& c, const dnnl::primitive_attr& attributes) {
+#if DNNL_VERSION_MAJOR >= 3
+  return {engine, a, b, bias, c, attributes};
+#else
+  return {{a, b, bias, c}, attributes, engine};
+#endif
+}
+
+/// One block's product for one thread; the memory objects are pointed at the operands of each call.
+struct Arguments {
+  Memory a, b, c, bias, scratch;
+  std::vector<dnnl_exec_arg_t> list;
+};
+
+struct Primitive {
+  dnnl::matmul matmul;
+  std::size_t scratch_bytes = 0;
+  std::vector<Arguments> threads;
+
+  Primitive(const dnnl::engine& engine, const Key& key, std::int64_t rows, std::int64_t cols, int thread_count) {
+    const auto matrix = [](std::int64_t r, std::int64_t c, std::int64_t row_step, std::int64_t col_step) {
+      return Memory::desc({r, c}, Memory::data_type::f32, {row_step, col_step});
+    };
+    const auto a = key.transpose_a ? matrix(rows, key.k, 1, key.lda) : matrix(rows, key.k, key.lda, 1);
+    const auto b = key.transpose_b ? matrix(key.k, cols, 1, key.ldb) : matrix(key.k, cols, key.ldb, 1);
+    const auto c = matrix(rows, cols, key.ldc, 1);
+    const auto bias = key.bias ? matrix(1, cols, cols, 1) : Memory::desc();
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    if (key.accumulate) {
+      dnnl::post_ops sum;
+      sum.append_sum(1.0f);
+      attributes.set_post_ops(sum);
+    }
+    const auto description = describe(engine, a, b, bias, c, attributes);
+    matmul = dnnl::matmul(description);
+    scratch_bytes = description.scratchpad_desc().get_size();
+    threads.resize(static_cast<std::size_t>(thread_count));
+    for (Arguments& x : threads) {
+      x.a = Memory(a, engine, nullptr);
+      x.b = Memory(b, engine, nullptr);
+      x.c = Memory(c, engine, nullptr);
+      x.scratch = Memory(description.scratchpad_desc(), engine, nullptr);
+      x.list = {{DNNL_ARG_SRC, x.a.get()}, {DNNL_ARG_WEIGHTS, x.b.get()}, {DNNL_ARG_DST, x.c.get()}, {DNNL_ARG_SCRATCHPAD, x.scratch.get()}};
+      if (key.bias) {
+        x.bias = Memory(bias, engine, nullptr);
+        x.list.push_back({DNNL_ARG_BIAS, x.bias.get()});
+      }
+    }
+  }
+
+  void run(const dnnl::stream& stream, std::size_t thread, const float* a, const float* b, const float* bias, float* c, void* scratch) {
+    Arguments& x = threads[thread];
+    x.a.set_data_handle(const_cast<float*>(a));
+    x.b.set_data_handle(const_cast<float*>(b));
+    x.c.set_data_handle(c);
+    x.scratch.set_data_handle(scratch);
+    if (bias != nullptr) x.bias.set_data_handle(const_cast<float*>(bias));
+    // The C call: the C++ one makes a vector of its arguments each time.
+    const dnnl_status_t status = dnnl_primitive_execute(matmul.get(), stream.get(), static_cast<int>(x.list.size()), x.list.data());
+    GRAFT_ASSERT(status == dnnl_success);
+  }
+};
+
+/// Primitives of the inner blocks, of the last row of blocks and of the last column of blocks.
+struct Product {
+  GemmBlocks blocks;
+  std::vector<Primitive> primitives;
+};
+
+struct Free {
+  void operator()(void* memory) const { std::free(memory); }
+};
+
+}  // namespace
+
+struct Gemm::Impl {
+  int threads;
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  std::vector<dnnl::stream> streams;
+  std::unordered_map<Key, Product, KeyHash> products;
+  std::vector<std::unique_ptr<void, Free>> scratch;  // of each thread
+  std::size_t scratch_bytes = 0;
+
+  explicit Impl(int count) : threads(count), scratch(static_cast<std::size_t>(count)) {
+    for (int i = 0; i < count; ++i) streams.emplace_back(engine);
+  }
+
+  Product& find(const Key& key) {
+    const auto known = products.find(key);
+    if (known != products.end()) return known->second;
+    Product product{gemm_blocks(key.m, key.n, key.k), {}};
+    const GemmBlocks& blocks = product.blocks;
+    const std::int64_t last_rows = key.m - (blocks.row_parts - 1) * blocks.rows;
+    const std::int64_t last_cols = key.n - (blocks.col_parts - 1) * blocks.cols;
+    for (std::int64_t rows : {blocks.rows, last_rows})
+      for (std::int64_t cols : {blocks.cols, last_cols}) product.primitives.emplace_back(engine, key, rows, cols, threads);
+    for (const Primitive& primitive : product.primitives) reserve_scratch(primitive.scratch_bytes);
+    return products.emplace(key, std::move(product)).first->second;
+  }
+
+  void reserve_scratch(std::size_t bytes) {
+    if (bytes <= scratch_bytes) return;
+    constexpr std::size_t kPage = 4096;
+    scratch_bytes = (bytes + kPage - 1) / kPage * kPage;
+    for (auto& memory : scratch) {
+      memory.reset(std::aligned_alloc(kPage, scratch_bytes));
+      if (!memory) throw Error("cpu backend: not enough memory for " + std::to_string(scratch_bytes) + " bytes of scratch");
+    }
+  }
+};
+
+Gemm::Gemm(int threads) : impl_(std::make_unique<Impl>(threads)) {}
+Gemm::~Gemm() = default;
+
+std::string Gemm::description() const {
+  const dnnl_version_t& version = *dnnl_version();
+  return "oneDNN " + std::to_string(version.major) + "." + std::to_string(version.minor) + "." + std::to_string(version.patch);
+}
+
+void Gemm::operator()(const GemmCall& call) {
+  if (small_gemm(call, impl_->threads)) return;
+  const OneThread guard;
+  const Key key = {call.m,   call.n,           call.k,           call.lda,        call.ldb,
+                   call.ldc, call.transpose_a, call.transpose_b, call.bias != nullptr, call.accumulate};
+  Product& product = impl_->find(key);
+  const GemmBlocks& blocks = product.blocks;
+  parallel_tasks(impl_->threads, blocks.count(), [&](std::int64_t task, int thread) {
+    const std::int64_t row = task % blocks.row_parts, col = task / blocks.row_parts, i = row * blocks.rows, j = col * blocks.cols;
+    const std::size_t which = (row + 1 == blocks.row_parts ? 2u : 0u) + (col + 1 == blocks.col_parts ? 1u : 0u);
+    const auto t = static_cast<std::size_t>(thread);
+    product.primitives[which].run(impl_->streams[t], t, call.a + i * (call.transpose_a ? 1 : call.lda),
+                                  call.b + j * (call.transpose_b ? call.ldb : 1), call.bias == nullptr ? nullptr : call.bias + j,
+                                  call.c + i * call.ldc + j, impl_->scratch[t].get());
+  });
+}
+
+}  // namespace graft::cpu

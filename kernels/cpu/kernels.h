@@ -1,0 +1,81 @@
+#pragma once
+// The kernels of the cpu backend, one overload an op. f32 is fast here; f64 and what speed does not matter for go to graft::reference::run.
+#include <cstddef>
+
+#include "graft/backend.h"
+
+namespace graft::cpu {
+
+class Gemm;
+
+/// What a kernel knows of the backend that runs it.
+struct Context {
+  int threads = 1;
+  Gemm* gemm = nullptr;
+};
+
+// sources and views are not run: the plan leaves them out
+void run(const Input&, const Step&, Context&);
+void run(const Parameter&, const Step&, Context&);
+void run(const State&, const Step&, Context&);
+void run(const Constant&, const Step&, Context&);
+void run(const Reshape&, const Step&, Context&);
+void run(const StopGradient&, const Step&, Context&);
+
+void run(const MatMul&, const Step&, Context&);
+
+void run(const Unary&, const Step&, Context&);
+void run(const UnaryGrad&, const Step&, Context&);
+void run(const Binary&, const Step&, Context&);
+void run(const Swiglu&, const Step&, Context&);
+void run(const SwigluGrad&, const Step&, Context&);
+void run(const Cast&, const Step&, Context&);
+void run(const Dropout&, const Step&, Context&);
+
+void run(const Reduce&, const Step&, Context&);
+void run(const ReduceMaxGrad&, const Step&, Context&);
+void run(const Broadcast&, const Step&, Context&);
+
+void run(const Transpose&, const Step&, Context&);
+void run(const Slice&, const Step&, Context&);
+void run(const Pad&, const Step&, Context&);
+void run(const Concat&, const Step&, Context&);
+
+void run(const Softmax&, const Step&, Context&);
+void run(const SoftmaxGrad&, const Step&, Context&);
+void run(const LogSoftmax&, const Step&, Context&);
+void run(const LogSoftmaxGrad&, const Step&, Context&);
+
+void run(const RmsNorm&, const Step&, Context&);
+void run(const RmsNormGrad&, const Step&, Context&);
+void run(const LayerNorm&, const Step&, Context&);
+void run(const LayerNormGrad&, const Step&, Context&);
+
+void run(const Embedding&, const Step&, Context&);
+void run(const EmbeddingGrad&, const Step&, Context&);
+void run(const CrossEntropy&, const Step&, Context&);
+void run(const CrossEntropyGrad&, const Step&, Context&);
+
+void run(const MultiHeadAttn&, const Step&, Context&);
+void run(const AttnDelta&, const Step&, Context&);
+void run(const MultiHeadAttnGradQ&, const Step&, Context&);
+void run(const MultiHeadAttnGradK&, const Step&, Context&);
+void run(const MultiHeadAttnGradV&, const Step&, Context&);
+void run(const CachedAttention&, const Step&, Context&);
+void run(const Rope&, const Step&, Context&);
+void run(const CacheWrite&, const Step&, Context&);
+
+void run(const Assign&, const Step&, Context&);
+void run(const GlobalNorm&, const Step&, Context&);
+void run(const UpdateScale&, const Step&, Context&);
+void run(const CountStep&, const Step&, Context&);
+void run(const Increment&, const Step&, Context&);
+void run(const LearningRate&, const Step&, Context&);
+void run(const SgdUpdate&, const Step&, Context&);
+void run(const AdamUpdate&, const Step&, Context&);
+void run(const LionUpdate&, const Step&, Context&);
+
+/// Scratch bytes of a node beside inputs and outputs; overloads for the ops that want some, else 0.
+std::size_t workspace(const Graph& graph, const Node& node, int threads);
+
+}  // namespace graft::cpu

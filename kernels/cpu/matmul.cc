@@ -1,0 +1,26 @@
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/views.h"
+
+namespace graft::cpu {
+
+void run(const MatMul& op, const Step& step, Context& context) {
+  if (!is_f32(step)) return reference::run(op, step);
+  const TensorView &a = step.in[0], &b = step.in[1], &out = step.out[0];
+  if (!out) return;
+  GemmCall call;
+  call.m = out.rows();
+  call.n = out.cols();
+  call.k = op.transpose_a ? a.rows() : a.cols();
+  call.transpose_a = op.transpose_a;
+  call.transpose_b = op.transpose_b;
+  call.a = input(step, 0);
+  call.b = input(step, 1);
+  call.c = output(step);
+  call.lda = a.cols();
+  call.ldb = b.cols();
+  call.ldc = out.cols();
+  if (step.in.size() > 2) call.bias = input(step, 2);
+  (*context.gemm)(call);
+}
+
+}  // namespace graft::cpu

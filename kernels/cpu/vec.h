@@ -1,0 +1,95 @@
+#pragma once
+// A vector register of floats, by the compilers' vector extension (g++ and clang++): + - * / and comparisons work on it lane by lane.
+#include <cstdint>
+#include <utility>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#else
+#include <cmath>
+#endif
+
+namespace graft::cpu {
+
+#if defined(__AVX512F__)
+inline constexpr int kLanes = 16;
+#elif defined(__AVX__)
+inline constexpr int kLanes = 8;
+#else
+inline constexpr int kLanes = 4;
+#endif
+
+typedef float Vec __attribute__((vector_size(kLanes * 4)));
+typedef std::int32_t IntVec __attribute__((vector_size(kLanes * 4)));
+typedef float UnalignedVec __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+
+#define GRAFT_INLINE inline __attribute__((always_inline))
+
+GRAFT_INLINE Vec broadcast(float x) { return x - Vec{}; }
+GRAFT_INLINE Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
+GRAFT_INLINE void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
+/// The first n < kLanes elements; the other lanes are 0.
+GRAFT_INLINE Vec load_first(const float* p, std::int64_t n) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p);
+#else
+  Vec v{};
+  for (int i = 0; i < static_cast<int>(n); ++i) v[i] = p[i];
+  return v;
+#endif
+}
+GRAFT_INLINE void store_first(float* p, Vec v, std::int64_t n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1u), v);
+#else
+  for (int i = 0; i < static_cast<int>(n); ++i) p[i] = v[i];
+#endif
+}
+
+GRAFT_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+/// NaN in b goes to the result, NaN in a does not.
+GRAFT_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
+GRAFT_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+GRAFT_INLINE Vec abs(Vec a) { return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(a) & 0x7fffffff); }
+GRAFT_INLINE Vec sqrt(Vec a) {
+#if defined(__AVX512F__)
+  return _mm512_sqrt_ps(a);
+#elif defined(__AVX__)
+  return _mm256_sqrt_ps(a);
+#elif defined(__SSE2__)
+  return _mm_sqrt_ps(a);
+#else
+  for (int i = 0; i < kLanes; ++i) a[i] = std::sqrt(a[i]);
+  return a;
+#endif
+}
+
+template <int kBy, int... kLane>
+GRAFT_INLINE Vec rotate(Vec v, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(v, v, ((kLane + kBy) % kLanes)...);
+}
+template <int kBy>
+GRAFT_INLINE Vec rotate(Vec v) {
+  return rotate<kBy>(v, std::make_integer_sequence<int, kLanes>());
+}
+/// Σ of the lanes, halves added to halves.
+template <int kHalf = kLanes / 2>
+GRAFT_INLINE float sum(Vec v) {
+  v += rotate<kHalf>(v);
+  if constexpr (kHalf == 1) return v[0];
+  else return sum<kHalf / 2>(v);
+}
+template <int kHalf = kLanes / 2>
+GRAFT_INLINE float max(Vec v) {
+  v = max(v, rotate<kHalf>(v));
+  if constexpr (kHalf == 1) return v[0];
+  else return max<kHalf / 2>(v);
+}
+
+/// 0, 1, 2, …
+GRAFT_INLINE IntVec lane_numbers() {
+  IntVec v;
+  for (int i = 0; i < kLanes; ++i) v[i] = i;
+  return v;
+}
+
+}  // namespace graft::cpu
