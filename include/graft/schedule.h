@@ -7,8 +7,8 @@
 
 namespace graft {
 
-/// The learning rate of 0-based step t; the formulas are at Schedule in ops.h. f runs from 0 at the end of the warm-up (wsd: D steps before N)
-/// to 1 at step N, so the first step after the warm-up has base and step N has min.
+/// The learning rate of 0-based step t; the formulas are at Schedule in ops.h. f runs from 0 at the end of the warm-up (wsd: D steps
+/// before N) to 1 at step N, so the first step after the warm-up has base and step N has min.
 inline double learning_rate_at(const Schedule& schedule, std::int64_t step) {
   const auto fraction = [&](std::int64_t begin) {
     return static_cast<double>(step - begin) / static_cast<double>(schedule.total - begin);
@@ -21,8 +21,7 @@ inline double learning_rate_at(const Schedule& schedule, std::int64_t step) {
     case Schedule::Kind::constant: break;
     case Schedule::Kind::linear: return linear(fraction(schedule.warmup));
     case Schedule::Kind::cosine:
-      return schedule.min +
-             0.5 * (schedule.base - schedule.min) * (1.0 + std::cos(std::numbers::pi * fraction(schedule.warmup)));
+      return schedule.min + 0.5 * (schedule.base - schedule.min) * (1.0 + std::cos(std::numbers::pi * fraction(schedule.warmup)));
     case Schedule::Kind::wsd: {
       const std::int64_t decay_begin = schedule.total - schedule.decay;
       return step < decay_begin ? schedule.base : linear(fraction(decay_begin));

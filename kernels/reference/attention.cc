@@ -45,7 +45,7 @@ template <class T>
 T attend(const AttentionShape& heads, T scale, const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out,
          const Query& query) {
   const auto q_row = const_head_of<T>(q, heads, query.row, query.head);
-  const auto score = [&](std::int64_t j) { return scale * q_row.dot(const_head_of<T>(k, heads, j, query.kv_head)); };
+  const auto score = [&](std::int64_t j) { return scale * dot(q_row, const_head_of<T>(k, heads, j, query.kv_head)); };
   T max = -std::numeric_limits<T>::infinity();
   for (std::int64_t j = query.keys.first; j < query.keys.last; ++j) max = std::max(max, score(j));
   T sum = T{0};
@@ -60,7 +60,8 @@ T attend(const AttentionShape& heads, T scale, const TensorView& q, const Tensor
   return max + std::log(sum);
 }
 
-/// What the three gradients share: calls f(query, j, p, ds) for each key j that a query sees, with its probability and the gradient of its score.
+/// What the three gradients share: calls f(query, j, p, ds) for each key j that a query sees; p is its probability, ds the gradient
+/// of its score.
 template <class T, class F>
 void for_each_pair(const MultiHeadAttn& attn, const Step& step, F&& f) {
   const TensorView &q = step.in[0], &k = step.in[1], &v = step.in[2], &dout = step.in[4];
@@ -71,8 +72,8 @@ void for_each_pair(const MultiHeadAttn& attn, const Step& step, F&& f) {
     const auto q_row = const_head_of<T>(q, attn.heads, query.row, query.head);
     const auto dout_row = const_head_of<T>(dout, attn.heads, query.row, query.head);
     for (std::int64_t j = query.keys.first; j < query.keys.last; ++j) {
-      const T p = std::exp(scale * q_row.dot(const_head_of<T>(k, attn.heads, j, query.kv_head)) - lse);
-      const T ds = p * (dout_row.dot(const_head_of<T>(v, attn.heads, j, query.kv_head)) - delta);
+      const T p = std::exp(scale * dot(q_row, const_head_of<T>(k, attn.heads, j, query.kv_head)) - lse);
+      const T ds = p * (dot(dout_row, const_head_of<T>(v, attn.heads, j, query.kv_head)) - delta);
       f(query, j, p, ds);
     }
   });
@@ -95,7 +96,7 @@ void run(const AttnDelta& op, const Step& step) {
     auto delta = matrix<T>(step.out[0]);
     for (std::int64_t i = 0; i < delta.rows(); ++i) {
       for (std::int64_t head = 0; head < op.heads.heads; ++head) {
-        delta(i, head) = const_head_of<T>(step.in[0], op.heads, i, head).dot(const_head_of<T>(step.in[1], op.heads, i, head));
+        delta(i, head) = dot(const_head_of<T>(step.in[0], op.heads, i, head), const_head_of<T>(step.in[1], op.heads, i, head));
       }
     }
   });
@@ -142,7 +143,8 @@ void run(const CachedAttention& op, const Step& step) {
     const detail::KeyRange keys{0, u32_scalar(step.in[3])};
     const std::int64_t group = op.heads.heads / op.heads.kv_heads;
     for (std::int64_t head = 0; head < op.heads.heads; ++head) {
-      attend(op.heads, static_cast<T>(op.scale), step.in[0], step.in[1], step.in[2], step.out[0], Query{0, head, head / group, keys});
+      const Query query{0, head, head / group, keys};
+      attend(op.heads, static_cast<T>(op.scale), step.in[0], step.in[1], step.in[2], step.out[0], query);
     }
   });
 }

@@ -23,7 +23,7 @@ T normal_cdf(T x) {
 
 /// The argument of gelu_tanh's tanh is kTanhScale·(x + kTanhCubic·x³), kTanhScale = √(2/π).
 template <class T>
-inline constexpr T kTanhScale = std::numbers::sqrt2_v<T> * std::numbers::inv_sqrtpi_v<T>;
+inline constexpr T kTanhScale = std::numbers::sqrt2_v<T>* std::numbers::inv_sqrtpi_v<T>;
 template <class T>
 inline constexpr T kTanhCubic = T(0.044715);
 

@@ -9,15 +9,17 @@ void run(const MatMul& op, const Step& step) {
     const auto a = const_matrix<T>(step.in[0]);
     const auto b = const_matrix<T>(step.in[1]);
     auto out = matrix<T>(step.out[0]);
-    // lazyProduct: element by element, without the packed copies that Eigen's fast product allocates
-    if (op.transpose_a && op.transpose_b) {
-      out = a.transpose().lazyProduct(b.transpose());
-    } else if (op.transpose_a) {
-      out = a.transpose().lazyProduct(b);
-    } else if (op.transpose_b) {
-      out = a.lazyProduct(b.transpose());
-    } else {
-      out = a.lazyProduct(b);
+    const std::int64_t inner = op.transpose_a ? a.rows() : a.cols();
+    const auto a_at = [&](std::int64_t i, std::int64_t p) { return op.transpose_a ? a(p, i) : a(i, p); };
+    for (std::int64_t i = 0; i < out.rows(); ++i) {
+      out.row(i).setZero();
+      for (std::int64_t p = 0; p < inner; ++p) {
+        if (op.transpose_b) {
+          out.row(i) += a_at(i, p) * b.col(p).transpose();
+        } else {
+          out.row(i) += a_at(i, p) * b.row(p);
+        }
+      }
     }
     if (step.in.size() == 3) out.rowwise() += ConstRow<T>(step.in[2].as<const T>(), out.cols());
   });

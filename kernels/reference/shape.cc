@@ -10,9 +10,8 @@ void run(const Transpose&, const Step& step) {
 
 void run(const Slice& op, const Step& step) {
   if (!step.out[0]) return;
-  with_type(step.in[0], [&]<class T>() {
-    matrix<T>(step.out[0]) = const_matrix<T>(step.in[0]).block(op.row, op.col, op.rows, op.cols);
-  });
+  with_type(step.in[0],
+            [&]<class T>() { matrix<T>(step.out[0]) = const_matrix<T>(step.in[0]).block(op.row, op.col, op.rows, op.cols); });
 }
 
 void run(const Pad& op, const Step& step) {

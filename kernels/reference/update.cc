@@ -51,9 +51,8 @@ void run(const Increment&, const Step& step) { ++*step.in[0].as<std::uint32_t>()
 
 void run(const LearningRate& op, const Step& step) {
   if (!step.out[0]) return;
-  with_type(step.out[0], [&]<class T>() {
-    *step.out[0].as<T>() = static_cast<T>(learning_rate_at(op.schedule, u32_scalar(step.in[0])));
-  });
+  with_type(step.out[0],
+            [&]<class T>() { *step.out[0].as<T>() = static_cast<T>(learning_rate_at(op.schedule, u32_scalar(step.in[0]))); });
 }
 
 void run(const SgdUpdate& op, const Step& step) {

@@ -38,6 +38,14 @@ void with_type(const TensorView& like, F&& f) {
   GRAFT_ASSERT(!"a floating-point tensor");
 }
 
+/// In order, one element after the other: Eigen's sums depend on how wide the machine's vectors are.
+template <class T>
+T dot(const ConstRow<T>& a, const ConstRow<T>& b) {
+  T sum{0};
+  for (Eigen::Index i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
 inline std::uint32_t u32_scalar(const TensorView& x) { return *x.as<const std::uint32_t>(); }
 
 }  // namespace graft::reference
