@@ -107,8 +107,8 @@ struct TransformerBlock {
   SwiGLU mlp;
   double dropout = 0.0;
   TransformerBlock() = default;
-  TransformerBlock(Graph& graph, std::string_view name, const AttentionConfig& attention, std::int64_t intermediate, double norm_eps,
-                   double dropout = 0.0, double residual_stddev = 0.02);
+  TransformerBlock(Graph& graph, std::string_view name, const AttentionConfig& attention, std::int64_t intermediate,
+                   double norm_eps, double dropout = 0.0, double residual_stddev = 0.02);
   Value forward(Graph& graph, Value x, const Segments& segments = {}) const;
   Value decode(Graph& graph, Value x, KvCache& cache, Value kv_pos, Value kv_len) const;
 };
