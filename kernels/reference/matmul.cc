@@ -11,14 +11,15 @@ void run(const MatMul& op, const Step& step) {
     auto out = matrix<T>(step.out[0]);
     const std::int64_t inner = op.transpose_a ? a.rows() : a.cols();
     const auto a_at = [&](std::int64_t i, std::int64_t p) { return op.transpose_a ? a(p, i) : a(i, p); };
+    out.setZero();
     for (std::int64_t i = 0; i < out.rows(); ++i) {
-      out.row(i).setZero();
-      for (std::int64_t p = 0; p < inner; ++p) {
-        if (op.transpose_b) {
-          out.row(i) += a_at(i, p) * b.col(p).transpose();
-        } else {
-          out.row(i) += a_at(i, p) * b.row(p);
+      // Both read b along its rows.
+      if (op.transpose_b) {
+        for (std::int64_t j = 0; j < out.cols(); ++j) {
+          for (std::int64_t p = 0; p < inner; ++p) out(i, j) += a_at(i, p) * b(j, p);
         }
+      } else {
+        for (std::int64_t p = 0; p < inner; ++p) out.row(i) += a_at(i, p) * b.row(p);
       }
     }
     if (step.in.size() == 3) out.rowwise() += ConstRow<T>(step.in[2].as<const T>(), out.cols());
