@@ -56,11 +56,7 @@ class ReversePass {
 
   void run() {
     if (!state_[loss_].active) return;
-    const TensorType type = graph_.type(loss_);
-    {
-      const Graph::Scope scope(graph_, "grad");
-      state_[loss_].gradient = graph_.record(Constant{type, {1.0}}, {}, gradient_name(loss_));
-    }
+    state_[loss_].gradient = record(Constant{graph_.type(loss_), {1.0}}, {}, gradient_name(loss_));
     for (std::int32_t n = loss_.node; n >= 0; --n) visit(n);
   }
 
@@ -126,8 +122,12 @@ class ReversePass {
       state.gradient = gradient;
       return;
     }
+    state.gradient = record(Binary{BinaryFn::add}, {state.gradient, gradient}, state.uses == 0 ? gradient_name(v) : std::string());
+  }
+
+  Value record(Op op, std::vector<Value> in, const std::string& name) {
     const Graph::Scope scope(graph_, "grad");
-    state.gradient = graph_.record(Binary{BinaryFn::add}, {state.gradient, gradient}, state.uses == 0 ? gradient_name(v) : std::string());
+    return graph_.record(std::move(op), std::move(in), name);
   }
 
   /// "d:w" where that is free in the scope of gradients, else "".
