@@ -48,12 +48,12 @@ std::int32_t at(const Slots& slots, Value v) { return slots[static_cast<std::siz
 
 /// The input of the node, which runs at `now`, whose buffer the output may take over: it dies here, and nobody else at this node uses it, save in
 /// the same element-by-element way. kNone if there is none.
-std::int32_t reusable_input(const Node& node, std::int32_t slot, std::int32_t now, const Slots& storage_of,
+std::int32_t reusable_input(const Graph& graph, const Node& node, std::int32_t slot, std::int32_t now, const Slots& storage_of,
                             const std::vector<Storage>& storages, const std::vector<std::int32_t>& buffer_of_storage,
                             const std::vector<std::int32_t>& taken) {
   const TensorType& type = node.outputs[static_cast<std::size_t>(slot)];
   const auto fits = [&](std::size_t i) {
-    return may_reuse(node.op, slot, static_cast<int>(i)) && storages[static_cast<std::size_t>(at(storage_of, node.inputs[i]))].type == type;
+    return may_reuse(node.op, slot, static_cast<int>(i)) && graph.type(node.inputs[i]) == type;
   };
   for (std::size_t i = 0; i < node.inputs.size(); ++i) {
     const std::int32_t candidate = at(storage_of, node.inputs[i]);
@@ -129,7 +129,7 @@ Plan::Plan(const Graph& graph, Backend& backend, const PlanOptions& options) : g
       bytes_without_reuse_ += aligned(storage.type.bytes());
       std::int32_t& buffer = buffer_of_storage[static_cast<std::size_t>(s)];
       const std::int32_t input =
-          reusable_input(nodes[n], static_cast<std::int32_t>(slot), now, storage_of, storages, buffer_of_storage, taken);
+          reusable_input(graph_, nodes[n], static_cast<std::int32_t>(slot), now, storage_of, storages, buffer_of_storage, taken);
       if (input != kNone) {
         buffer = buffer_of_storage[static_cast<std::size_t>(at(storage_of, nodes[n].inputs[static_cast<std::size_t>(input)]))];
         buffers_[static_cast<std::size_t>(buffer)].last = storage.last;
