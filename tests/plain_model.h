@@ -1,12 +1,23 @@
 #pragma once
 // The modules of a decoder in plain loops over doubles, written from their papers' formulas: what nn is held against.
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <limits>
+#include <string>
 #include <vector>
 
+#include "graft/philox.h"
+
 namespace graft::plain {
+
+/// Numbers in [−1, 1), different for every name.
+inline std::vector<double> values_for(const std::string& name, std::int64_t size) {
+  std::uint64_t key = 1469598103934665603u;
+  for (const char c : name) key = (key ^ static_cast<unsigned char>(c)) * 1099511628211u;
+  std::vector<double> values;
+  for (std::int64_t i = 0; i < size; ++i)
+    values.push_back(2.0 * philox::uniform(philox::bits(key, 0, 0, static_cast<std::uint64_t>(i))) - 1.0);
+  return values;
+}
 
 struct Matrix {
   std::size_t rows = 0, cols = 0;
