@@ -2,7 +2,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "graft/types.h"
@@ -22,7 +24,9 @@ struct Checkpoint {
   std::uint64_t graph_hash = 0;
   std::string config;    ///< JSON: what the model and the run were made with
   std::string schedule;  ///< the learning rate schedule as text, for people
-  std::vector<SavedTensor> tensors;
+  /// What CheckpointFolder::save was given, NaN when there is none.
+  double metric = std::numeric_limits<double>::quiet_NaN();
+  std::vector<SavedTensor> tensors;  ///< in any order; read_checkpoint gives them by path
 
   /// The tensor at `path`; throws Error that lists the near ones.
   const SavedTensor& at(std::string_view path) const;
@@ -41,10 +45,10 @@ Checkpoint read_checkpoint(const std::filesystem::path& file);
 /// A folder that keeps the last n checkpoints and the best one: step-00000100.h5, …, and best.h5.
 class CheckpointFolder {
  public:
-  /// Makes the folder if needed; throws Error when it cannot be written to.
+  /// Makes the folder if needed, and removes what killed writers left; throws Error when it cannot be written to, or best.h5 there cannot be read.
   CheckpointFolder(std::filesystem::path folder, int keep_last = 2);
-  /// Writes the checkpoint under its step, then removes older ones beyond keep_last. If `metric` (smaller is better) beats every earlier one, it is
-  /// kept as best.h5 too. Returns the file.
+  /// Writes the checkpoint under its step, then removes files of lower steps, so that keep_last remain with this one. If `metric` (smaller is
+  /// better; NaN never is) beats that of best.h5, it is kept under that name too. Returns the file.
   std::filesystem::path save(const Checkpoint& checkpoint, double metric);
   /// The file of the highest step that is there, or an empty path.
   std::filesystem::path latest() const;
@@ -54,6 +58,7 @@ class CheckpointFolder {
  private:
   std::filesystem::path folder_;
   int keep_last_;
+  double best_metric_ = std::numeric_limits<double>::quiet_NaN();
 };
 
 }  // namespace graft

@@ -45,7 +45,8 @@ class ByteVocabulary {
 /// another offset and visits them in another order, both from Philox, so that (epoch, next) is all there is to save.
 class WindowDataset {
  public:
-  /// The last `validation_fraction` of the tokens validate. Throws Error with the lengths when either part holds no window.
+  /// The last `validation_fraction` of the tokens validate; with 0 there is no validation part. Throws Error with the lengths when a part
+  /// holds no window.
   WindowDataset(std::vector<std::uint32_t> tokens, std::int64_t window, double validation_fraction = 0.1, std::uint64_t seed = 0);
 
   /// The next labels.size() / T training windows: labels[i] is the token after inputs[i]. Sizes are multiples of T, and equal.
@@ -53,7 +54,7 @@ class WindowDataset {
   /// Window i of the validation part, 0 ≤ i < validation_windows().
   void validation_window(std::int64_t i, std::span<std::uint32_t> inputs, std::span<std::uint32_t> labels) const;
   std::int64_t validation_windows() const;
-  std::int64_t training_windows() const;  ///< of one epoch
+  std::int64_t training_windows() const;  ///< of one epoch, the same in each
   std::span<const std::uint32_t> training_tokens() const;
   std::span<const std::uint32_t> validation_tokens() const;
 

@@ -1,0 +1,37 @@
+#pragma once
+#include <cstddef>
+#include <filesystem>
+#include <span>
+
+#include "src/io/descriptor.h"
+
+namespace graft::detail {
+
+/// A file that appears under its name whole or not at all: bytes go to ".<name>.tmp-<pid>-<n>" in the same folder. Without commit(), or when
+/// anything fails, that temporary is removed. Throws Error naming the file, the operation and the system's reason.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path file);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(std::span<const std::byte> bytes);
+  /// fsync, close, rename, fsync of the folder.
+  void commit();
+
+ private:
+  std::filesystem::path file_, temporary_;
+  Descriptor folder_, out_;  // out_ is locked while open, which tells a temporary in use from a stale one
+};
+
+/// Removes the temporaries that writers which no longer run have left in `folder`.
+void remove_stale_temporaries(const std::filesystem::path& folder);
+
+/// Makes `name` another name of `file`, in one step, whatever `name` was before; false when the file system has no hard links.
+bool replace_by_link(const std::filesystem::path& file, const std::filesystem::path& name);
+
+/// The folder a file is in, "." for a bare name.
+std::filesystem::path folder_of(const std::filesystem::path& file);
+
+}  // namespace graft::detail

@@ -1,0 +1,120 @@
+#pragma once
+// What the tests of checkpoints share: a folder of their own, sample checkpoints, whole files as strings, messages.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graft/checkpoint.h"
+#include "graft/error.h"
+#include "graft/philox.h"
+
+namespace graft::checkpoint_files {
+
+/// An empty folder, removed at the end.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
+    const std::string name = std::string("graft_") + test->test_suite_name() + "_" + test->name() + "_" + std::to_string(::getpid());
+    path_ = std::filesystem::path(testing::TempDir()) / name;
+    std::filesystem::remove_all(path_);
+    std::filesystem::create_directories(path_);
+  }
+  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+  const std::filesystem::path& path() const { return path_; }
+  /// Names of everything in it, sorted.
+  std::vector<std::string> names() const {
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(path_)) names.push_back(entry.path().filename().string());
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// Random bits: any of them must survive, NaN and denormals included.
+inline SavedTensor tensor(std::string path, DType dtype, Shape shape, std::uint32_t seed) {
+  SavedTensor made{std::move(path), {dtype, shape}, {}};
+  made.bytes.resize(made.type.bytes());
+  for (std::size_t i = 0; i < made.bytes.size(); ++i) made.bytes[i] = static_cast<std::byte>(philox::bits(seed, 0, 0, i));
+  return made;
+}
+
+inline Checkpoint sample() {
+  Checkpoint checkpoint;
+  checkpoint.step = 123456789012;
+  checkpoint.graph_hash = 0xFEDCBA9876543210u;
+  checkpoint.config = R"({"layers": 2, "text": "a \"quoted\" naïve µ"})";
+  checkpoint.schedule = "cosine(0.001, 100, 2000)";
+  checkpoint.metric = 1.75;
+  checkpoint.tensors = {
+      tensor("data/train", DType::u32, Shape{2}, 1),
+      tensor("model/bias", DType::f32, Shape{5}, 2),
+      tensor("model/half.weight", DType::bf16, Shape{3, 7}, 3),
+      tensor("model/model.layers.0.self_attn.q_proj.weight", DType::f32, Shape{6, 4}, 4),
+      tensor("model/scalar", DType::f64, Shape{}, 5),
+      tensor("optimizer/exp_avg/bias", DType::f64, Shape{1, 5}, 6),
+      tensor("rng/counter", DType::u32, Shape{}, 7),
+      tensor("step", DType::u32, Shape{1}, 8),
+  };
+  return checkpoint;
+}
+
+inline void expect_same(const Checkpoint& got, const Checkpoint& expected) {
+  EXPECT_EQ(got.step, expected.step);
+  EXPECT_EQ(got.graph_hash, expected.graph_hash);
+  EXPECT_EQ(got.config, expected.config);
+  EXPECT_EQ(got.schedule, expected.schedule);
+  EXPECT_EQ(std::memcmp(&got.metric, &expected.metric, sizeof(double)), 0) << got.metric << " and " << expected.metric;
+  ASSERT_EQ(got.tensors.size(), expected.tensors.size());
+  for (std::size_t i = 0; i < got.tensors.size(); ++i) {
+    EXPECT_EQ(got.tensors[i].path, expected.tensors[i].path);
+    EXPECT_EQ(to_string(got.tensors[i].type), to_string(expected.tensors[i].type)) << got.tensors[i].path;
+    EXPECT_TRUE(got.tensors[i].bytes == expected.tensors[i].bytes) << got.tensors[i].path;
+  }
+}
+
+inline std::string contents(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  EXPECT_TRUE(in) << file;
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+inline void put(const std::filesystem::path& file, std::string_view bytes) {
+  std::ofstream(file, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+}
+
+/// The message of the Error that `action` throws, "" when it throws none.
+inline std::string error_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+inline std::string read_error(const std::filesystem::path& file) {
+  return error_of([&] { read_checkpoint(file); });
+}
+
+/// The message that reading or writing `file` is to give.
+inline std::string message(const std::filesystem::path& file, const std::string& what) {
+  return "checkpoint \"" + file.string() + "\": " + what;
+}
+
+}  // namespace graft::checkpoint_files
