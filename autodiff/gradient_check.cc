@@ -62,8 +62,10 @@ Part part_of(const Graph& whole, const std::vector<Value>& targets, const Change
     for (std::int32_t slot = 0; slot < static_cast<std::int32_t>(node.outputs.size()); ++slot) {
       const Value old{first.node, slot};
       Value fresh{made.node, slot};
-      if (changes.moved.contains(old))
-        fresh = part.graph.add(fresh, part.graph.record(Input{node.outputs[static_cast<std::size_t>(slot)]}, {}, moved_name(whole, old)));
+      if (changes.moved.contains(old)) {
+        const Value move = part.graph.record(Input{node.outputs[static_cast<std::size_t>(slot)]}, {}, moved_name(whole, old));
+        fresh = part.graph.binary(BinaryFn::add, fresh, move, moved_name(whole, old) + " + it");
+      }
       part.image[old] = fresh;
     }
   }
