@@ -29,19 +29,20 @@ void copy_window(const std::uint32_t* first, std::span<std::uint32_t> inputs, st
 
 WindowDataset::WindowDataset(std::vector<std::uint32_t> tokens, std::int64_t window, double validation_fraction, std::uint64_t seed)
     : tokens_(std::move(tokens)), window_(window), seed_(seed) {
-  if (window < 1 || window > std::numeric_limits<std::int32_t>::max()) throw Error("data: window must be at least 1, got " + std::to_string(window));
+  if (window < 1) throw Error("data: window must be at least 1, got " + std::to_string(window));
   if (!(validation_fraction >= 0 && validation_fraction < 1)) {
     throw Error("data: validation fraction must be in [0, 1), got " + std::to_string(validation_fraction));
   }
   const auto total = static_cast<std::int64_t>(tokens_.size());
   const auto validation = static_cast<std::int64_t>(std::floor(static_cast<double>(total) * validation_fraction));
   training_size_ = total - validation;
-  const bool validation_fits = validation_fraction == 0 || validation > window;
-  if (training_size_ <= window || !validation_fits) {
-    throw Error("data: the text is too short: a window takes " + std::to_string(window + 1) + " tokens, the " +
-                (validation_fits ? "training" : "validation") + " part has " + std::to_string(validation_fits ? training_size_ : validation) +
-                " of all " + std::to_string(total));
-  }
+  const auto check = [&](const std::string& part, std::int64_t tokens) {
+    if (tokens > window) return;
+    throw Error("data: the text is too short: a window takes " + std::to_string(window + 1) + " tokens, the " + part + " part has " +
+                std::to_string(tokens) + " of all " + std::to_string(total));
+  };
+  check("training", training_size_);
+  if (validation_fraction > 0) check("validation", validation);
   const std::int64_t windows = std::max<std::int64_t>(1, (training_size_ - window_) / window_);
   if (windows > std::numeric_limits<std::uint32_t>::max()) {
     throw Error("data: an epoch of " + std::to_string(windows) + " windows is too long, take a longer window than " + std::to_string(window));
