@@ -91,7 +91,6 @@ Wrapped wrap(const OpCase& op_case) {
     const Value term = graph.add(straight, bent);
     wrapped.loss = wrapped.loss ? graph.add(wrapped.loss, term) : term;
   }
-  if (wrapped.loss) graph.output("loss_of_case", wrapped.loss);
   return wrapped;
 }
 

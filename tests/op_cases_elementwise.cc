@@ -118,10 +118,12 @@ OpCases cases(std::type_identity<Unary>) {
     on("vector", {7});
     on("scalar", {});
     on("large", {37, 67});
-    if (saturates(fn))
-      all.push_back({name + "_tails",
-                     [=](Graph& g) { g.output("out", g.unary(fn, g.input("x", {14}), alpha)); },
-                     {{"x", {-85, -60, -30, -20, -12, -8, -5, 5, 8, 12, 20, 30, 60, 85}}}});
+    if (!saturates(fn)) continue;
+    OpCase tails = {name + "_tails",
+                    [=](Graph& g) { g.output("out", g.unary(fn, g.input("x", {14}), alpha)); },
+                    {{"x", {-85, -60, -30, -20, -12, -8, -5, 5, 8, 12, 20, 30, 60, 85}}}};
+    if (fn == UnaryFn::tanh) tails.rtol = 1e-4, tails.rtol_reason = "1 − tanh² cancels in f32 where every x is in a tail";
+    all.push_back(tails);
   }
   all.push_back({"abs_and_relu_at_zero",
                  [](Graph& g) {

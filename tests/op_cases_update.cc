@@ -108,10 +108,15 @@ OpCases cases(std::type_identity<CountStep>) {
 
 OpCases cases(std::type_identity<Increment>) {
   return {{"increment", [](Graph& g) { g.record(Increment{}, {g.state("counter", {}, Init::fill(41), DType::u32)}); }},
-          {"increment_by_advance_rng", [](Graph& g) {
+          {"increment_by_advance_rng",
+           [](Graph& g) {
              g.output("out", g.dropout(g.input("x", {3, 4}), 0.5));
              g.advance_rng();
-           }}};
+           },
+           {},
+           {},
+           {},
+           "gradients are recorded before the counter advances"}};
 }
 
 OpCases cases(std::type_identity<LearningRate>) {

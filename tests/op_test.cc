@@ -129,6 +129,15 @@ TEST_P(OpCpu, GivesTheSameBitsWithAnyNumberOfThreads) {
   }
 }
 
+TEST_P(OpCpu, RunsF64AsTheReferenceDoes) {
+  const Graph graph = with_gradients(GetParam()).to_f64();
+  const Inputs inputs = testing::values_of(GetParam(), graph);
+  const Inputs got = testing::run_once(graph, *cpu_backend(2), inputs), wanted = testing::run_once(graph, *reference_backend(), inputs);
+  for (const auto& [name, values] : wanted)
+    for (std::size_t i = 0; i < values.size(); ++i)
+      ASSERT_EQ(std::bit_cast<std::uint64_t>(values[i]), std::bit_cast<std::uint64_t>(got.at(name)[i])) << name << " element " << i;
+}
+
 TEST_P(OpReference, InF32MatchesItselfInF64) {
   const Graph graph = with_gradients(GetParam());
   const std::unique_ptr<Backend> backend = reference_backend();

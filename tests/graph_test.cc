@@ -1,0 +1,450 @@
+// What the graph refuses to record and what it says then; printing, names, scopes, hashes.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <functional>
+#include <limits>
+#include <ostream>
+#include <set>
+
+#include "graft/error.h"
+#include "graft/graph.h"
+
+namespace graft {
+namespace {
+
+struct BadInput {
+  std::string name;
+  std::function<void(Graph&)> record;
+  std::string message;
+};
+std::ostream& operator<<(std::ostream& out, const BadInput& bad) { return out << bad.name; }
+
+void attend(Graph& g, Shape q, Shape k, Shape v, std::int64_t heads, std::int64_t kv_heads, std::int64_t dim, const AttentionOptions& options = {},
+            bool is_cross = true) {
+  g.multi_head_attn(g.input("q", q), g.input("k", k), g.input("v", v), heads, kv_heads, dim, is_cross, options, "attn");
+}
+
+AttentionOptions packed(Graph& g, Shape q_offsets, Shape kv_offsets, DType dtype = DType::u32) {
+  AttentionOptions options;
+  options.segments = Segments::packed(g.input("q_offsets", q_offsets, dtype), g.input("kv_offsets", kv_offsets, dtype));
+  return options;
+}
+
+AttentionOptions uniform(std::int64_t q_length, std::int64_t kv_length) {
+  AttentionOptions options;
+  options.segments = Segments::uniform(q_length, kv_length);
+  return options;
+}
+
+AttentionOptions windowed(std::int64_t window, const Segments& segments = {}) {
+  AttentionOptions options;
+  options.window = window;
+  options.segments = segments;
+  return options;
+}
+
+AttentionOptions masked(Mask::Kind mask) {
+  AttentionOptions options;
+  options.mask = mask;
+  return options;
+}
+
+std::vector<BadInput> shapes() {
+  return {
+      {"matmul_inner", [](Graph& g) { g.matmul(g.input("a", {4, 8}), g.input("b", {9, 16}), false, false, "mlp.up"); },
+       R"(matmul "mlp.up": inner dimensions differ, got [4, 8] and [9, 16])"},
+      {"matmul_inner_transposed", [](Graph& g) { g.matmul(g.input("a", {4, 8}), g.input("b", {4, 16}), false, true, "up"); },
+       R"(matmul "up": inner dimensions differ, got [4, 8] and [4, 16] transposed)"},
+      {"matmul_of_vector", [](Graph& g) { g.matmul(g.input("a", {8}), g.input("b", {8, 16})); },
+       R"(matmul "matmul_0": takes matrices, got [8] and [8, 16])"},
+      {"matmul_bias", [](Graph& g) { g.matmul_bias(g.input("a", {4, 8}), g.input("b", {8, 16}), g.input("bias", {8})); },
+       R"(matmul "matmul_0": bias must be [16], got [8])"},
+      {"add", [](Graph& g) { g.add(g.input("a", {2, 3}), g.input("b", {2, 4})); },
+       R"(add "add_0": the right operand must have the left one's shape, or be a row [3], a column [2, 1] or a scalar, got [2, 3] and [2, 4])"},
+      {"left_operand_does_not_broadcast", [](Graph& g) { g.mul(g.input("a", {3}), g.input("b", {2, 3})); },
+       R"(mul "mul_0": the right operand must have the left one's shape, or be a row [3], a column [1, 1] or a scalar, got [3] and [2, 3])"},
+      {"swiglu", [](Graph& g) { g.swiglu(g.input("gate", {2, 3}), g.input("up", {3, 2})); },
+       R"(swiglu "swiglu_0": inputs differ, got f32[2, 3] and f32[3, 2])"},
+      {"broadcast", [](Graph& g) { g.broadcast(g.input("x", {3}), {2, 4}); }, R"(broadcast "broadcast_0": [3] does not broadcast to [2, 4])"},
+      {"reshape", [](Graph& g) { g.reshape(g.input("x", {3, 4}), {5, 2}); }, R"(reshape "reshape_0": sizes differ, got [3, 4] and [5, 2])"},
+      {"transpose_of_vector", [](Graph& g) { g.transpose(g.input("x", {3})); }, R"(transpose "transpose_0": takes a matrix, got [3])"},
+      {"slice_rows", [](Graph& g) { g.slice_rows(g.input("x", {3, 4}), 2, 2); }, R"(slice "slice_0": rows [2, 4) are not in [3, 4])"},
+      {"slice_columns", [](Graph& g) { g.slice_cols(g.input("x", {3, 4}), 3, 2); }, R"(slice "slice_0": columns [3, 5) are not in [3, 4])"},
+      {"slice_of_nothing", [](Graph& g) { g.slice_rows(g.input("x", {3, 4}), 1, 0); }, R"(slice "slice_0": rows [1, 1) are not in [3, 4])"},
+      {"slice_before_the_first", [](Graph& g) { g.slice_cols(g.input("x", {3, 4}), -1, 2); }, R"(slice "slice_0": columns [-1, 1) are not in [3, 4])"},
+      {"slice_of_scalar", [](Graph& g) { g.slice(g.input("x", {}), 0, 1, 0, 1); }, R"(slice "slice_0": takes a vector or matrix, got [])"},
+      {"pad", [](Graph& g) { g.record(Pad{{3, 4}, 2, 0}, {g.input("x", {2, 2})}); }, R"(pad "pad_0": [2, 2] at (2, 0) is not in [3, 4])"},
+      {"concat_rows", [](Graph& g) { g.concat(std::array{g.input("a", {2, 3}), g.input("b", {2, 4})}, Axis::rows); },
+       R"(concat "concat_0": columns differ, got [2, 3] and [2, 4])"},
+      {"concat_columns", [](Graph& g) { g.concat(std::array{g.input("a", {2, 3}), g.input("b", {4, 3})}, Axis::columns); },
+       R"(concat "concat_0": rows differ, got [2, 3] and [4, 3])"},
+      {"concat_ranks", [](Graph& g) { g.concat(std::array{g.input("a", {2, 3}), g.input("b", {3})}, Axis::rows); },
+       R"(concat "concat_0": takes matrices, or vectors side by side, got [3])"},
+      {"concat_all", [](Graph& g) { g.concat(std::array{g.input("a", {2, 3})}, Axis::all); },
+       R"(concat "concat_0": stacks rows or columns, not all)"},
+      {"concat_of_nothing", [](Graph& g) { g.concat({}, Axis::rows); }, R"(concat "concat_0": takes at least one input)"},
+      {"split_rows", [](Graph& g) { g.split(g.input("x", {6, 4}), std::array<std::int64_t, 2>{2, 3}, Axis::rows); },
+       R"(split "x": the sizes add up to 5, got 6 rows)"},
+      {"split_columns", [](Graph& g) { g.split(g.input("x", {6, 4}), std::array<std::int64_t, 2>{2, 3}, Axis::columns); },
+       R"(split "x": the sizes add up to 5, got 4 columns)"},
+      {"split_all", [](Graph& g) { g.split(g.input("x", {6, 4}), std::array<std::int64_t, 1>{24}, Axis::all); },
+       R"(split "x": splits rows or columns, not all)"},
+      {"constant_count", [](Graph& g) { g.constant({2, 3}, {1, 2, 3}, DType::f32, "c"); },
+       R"(constant "c": takes 1 or 6 values for f32[2, 3], got 3)"},
+      {"rms_norm_weight", [](Graph& g) { g.rms_norm(g.input("x", {2, 3}), g.input("w", {2})); },
+       R"(rms_norm "rms_norm_0": weight must be [3], got [2])"},
+      {"layer_norm_bias", [](Graph& g) { g.layer_norm(g.input("x", {2, 3}), g.input("w", {3}), g.input("b", {1, 3})); },
+       R"(layer_norm "layer_norm_0": bias must be [3], got [1, 3])"},
+      {"embedding_table", [](Graph& g) { g.embedding(g.input("table", {3}), g.input_u32("ids", {2})); },
+       R"(embedding "embedding_0": the table must be a matrix, got [3])"},
+      {"cross_entropy_labels", [](Graph& g) { g.cross_entropy(g.input("logits", {4, 5}), g.input_u32("labels", {5})); },
+       R"(cross_entropy "cross_entropy_0": labels must be [4], one a row of logits [4, 5], got [5])"},
+      {"mse", [](Graph& g) { g.mse(g.input("a", {2, 3}), g.input("b", {3, 2})); }, "mse: prediction and target differ, got [2, 3] and [3, 2]"},
+      {"bce", [](Graph& g) { g.bce_with_logits(g.input("a", {2}), g.input("b", {2, 1})); },
+       "bce_with_logits: logits and targets differ, got [2] and [2, 1]"},
+      {"shape_of_zero", [](Graph& g) { g.input("x", {0, 3}); }, "shape: every dimension must be at least 1, got [0, 3]"},
+      {"shape_of_rank_3", [](Graph& g) { g.input("x", {1, 2, 3}); }, "shape: at most 2 dimensions, got [1, 2, 3]"},
+  };
+}
+
+std::vector<BadInput> attention() {
+  return {
+      {"heads_do_not_divide", [](Graph& g) { attend(g, {5, 24}, {5, 20}, {5, 20}, 6, 5, 4); },
+       R"(multi_head_attn "attn": num_heads must divide by num_kv_heads, got 6 and 5)"},
+      {"no_heads", [](Graph& g) { attend(g, {5, 24}, {5, 24}, {5, 24}, 0, 1, 4); },
+       R"(multi_head_attn "attn": numbers of heads must be at least 1, got 0 and 1)"},
+      {"head_dim_0", [](Graph& g) { attend(g, {5, 8}, {5, 8}, {5, 8}, 2, 2, 0); }, R"(multi_head_attn "attn": head_dim must be 1 to 256, got 0)"},
+      {"head_dim_257", [](Graph& g) { attend(g, {5, 514}, {5, 514}, {5, 514}, 2, 2, 257); },
+       R"(multi_head_attn "attn": head_dim must be 1 to 256, got 257)"},
+      {"q_columns", [](Graph& g) { attend(g, {5, 20}, {5, 8}, {5, 8}, 4, 2, 4); },
+       R"(multi_head_attn "attn": q must have 4 heads of 4, so 16 columns, got [5, 20])"},
+      {"k_columns", [](Graph& g) { attend(g, {5, 16}, {5, 16}, {5, 16}, 4, 2, 4); },
+       R"(multi_head_attn "attn": k must have 2 heads of 4, so 8 columns, got [5, 16])"},
+      {"v_rows", [](Graph& g) { attend(g, {5, 16}, {5, 8}, {6, 8}, 4, 2, 4); }, R"(multi_head_attn "attn": k and v differ, got [5, 8] and [6, 8])"},
+      {"self_attention_of_unequal_lengths", [](Graph& g) { attend(g, {5, 16}, {6, 8}, {6, 8}, 4, 2, 4, {}, false); },
+       R"(multi_head_attn "attn": q and k must have equally many rows unless it is cross-attention, got 5 and 6)"},
+      {"full_attention_of_unequal_lengths",
+       [](Graph& g) { g.full_attention(g.input("q", {5, 4}), g.input("k", {6, 4}), g.input("v", {6, 4}), 1, 1, 4); },
+       R"(full_attention "full_attention_0": q and k must have equally many rows unless it is cross-attention, got 5 and 6)"},
+      {"window_of_full_attention", [](Graph& g) { attend(g, {5, 4}, {5, 4}, {5, 4}, 1, 1, 4, windowed(3)); },
+       R"(multi_head_attn "attn": a window needs a causal mask, got a full one)"},
+      {"negative_window", [](Graph& g) { attend(g, {5, 4}, {5, 4}, {5, 4}, 1, 1, 4, windowed(-1)); },
+       R"(multi_head_attn "attn": window must not be negative, got -1)"},
+      {"window_mask_without_window",
+       [](Graph& g) { attend(g, {5, 4}, {5, 4}, {5, 4}, 1, 1, 4, masked(Mask::Kind::window)); },
+       R"(multi_head_attn "attn": a window mask needs a window of at least 1, got 0)"},
+      {"uniform_length", [](Graph& g) { attend(g, {6, 4}, {6, 4}, {6, 4}, 1, 1, 4, uniform(4, 3)); },
+       R"(multi_head_attn "attn": q must be a multiple of the segment length, got 6 rows and length 4)"},
+      {"uniform_counts", [](Graph& g) { attend(g, {6, 4}, {6, 4}, {6, 4}, 1, 1, 4, uniform(3, 2)); },
+       R"(multi_head_attn "attn": q and k must hold equally many segments, got 2 and 3)"},
+      {"packed_counts", [](Graph& g) { attend(g, {6, 4}, {6, 4}, {6, 4}, 1, 1, 4, packed(g, {3}, {4})); },
+       R"(multi_head_attn "attn": q and kv segment offsets differ, got u32[3] and u32[4])"},
+      {"packed_dtype", [](Graph& g) { attend(g, {6, 4}, {6, 4}, {6, 4}, 1, 1, 4, packed(g, {3}, {3}, DType::f32)); },
+       R"(multi_head_attn "attn": segment offsets must be u32, got f32[3])"},
+      {"packed_one_offset", [](Graph& g) { attend(g, {6, 4}, {6, 4}, {6, 4}, 1, 1, 4, packed(g, {1}, {1})); },
+       R"(multi_head_attn "attn": segment offsets must be a vector of at least 2, got [1])"},
+      {"rope_odd_head_dim", [](Graph& g) { g.rope(g.input("x", {5, 6}), 10000.0, 3); }, R"(rope "rope_0": head_dim must be even, got 3)"},
+      {"rope_head_dim_0", [](Graph& g) { g.rope(g.input("x", {5, 6}), 10000.0, 0); }, R"(rope "rope_0": head_dim must be even, got 0)"},
+      {"rope_columns", [](Graph& g) { g.rope(g.input("x", {5, 6}), 10000.0, 4); },
+       R"(rope "rope_0": columns must be a multiple of head_dim, got [5, 6] and 4)"},
+      {"rope_theta", [](Graph& g) { g.rope(g.input("x", {5, 4}), 0.0, 4); }, R"(rope "rope_0": theta must be positive, got 0.000000)"},
+      {"rope_offset", [](Graph& g) { g.rope_with_offset(g.input("x", {5, 4}), 10.0, -1, 4); }, R"(rope "rope_0": offset must not be negative, got -1)"},
+      {"rope_dynamic_offset", [](Graph& g) { g.rope_dynamic_offset(g.input("x", {5, 4}), 10.0, g.input_u32("o", {1}), 4); },
+       R"(rope "rope_0": the offset must be u32[], got u32[1])"},
+      {"cached_attention_rows",
+       [](Graph& g) {
+         g.cached_attention(g.input("q", {2, 4}), g.state("k", {8, 4}), g.state("v", {8, 4}), g.input_u32("n", {}), 1, 1, 4);
+       },
+       R"(cached_attention "cached_attention_0": q must be one row, got [2, 4])"},
+      {"cached_attention_caches",
+       [](Graph& g) {
+         g.cached_attention(g.input("q", {1, 4}), g.state("k", {8, 4}), g.state("v", {9, 4}), g.input_u32("n", {}), 1, 1, 4);
+       },
+       R"(cached_attention "cached_attention_0": k_cache and v_cache differ, got f32[8, 4] and f32[9, 4])"},
+      {"cached_attention_length",
+       [](Graph& g) { g.cached_attention(g.input("q", {1, 4}), g.state("k", {8, 4}), g.state("v", {8, 4}), g.input("n", {}), 1, 1, 4); },
+       R"(cached_attention "cached_attention_0": kv_len must be u32[], got f32[])"},
+      {"cache_write_row", [](Graph& g) { g.cache_write(g.input("row", {1, 5}), g.state("k", {8, 4}), g.input_u32("p", {})); },
+       R"(cache_write "cache_write_0": the new row must be [1, 4] for a cache [8, 4], got [1, 5])"},
+      {"cache_write_to_an_input", [](Graph& g) { g.cache_write(g.input("row", {1, 4}), g.input("k", {8, 4}), g.input_u32("p", {})); },
+       R"(cache_write "cache_write_0": overwrites "k", which is not a state or parameter)"},
+  };
+}
+
+std::vector<BadInput> names_dtypes_and_settings() {
+  constexpr std::int64_t kMany = std::numeric_limits<std::int64_t>::max() / 2;
+  return {
+      {"duplicate_parameter", [](Graph& g) { g.parameter("w", {2}), g.parameter("w", {3}); }, R"(parameter "w": the name is taken already)"},
+      {"parameter_named_as_input", [](Graph& g) { g.input("w", {2}), g.parameter("w", {2}); }, R"(parameter "w": the name is taken already)"},
+      {"duplicate_node", [](Graph& g) { g.softmax(g.softmax(g.input("x", {2}), "y"), "y"); }, R"(softmax "y": the name is taken already)"},
+      {"parameter_without_name", [](Graph& g) { g.parameter("", {2}); }, "parameter: needs a name"},
+      {"input_without_name", [](Graph& g) { g.input("", {2}); }, "input: needs a name"},
+      {"state_without_name", [](Graph& g) { g.state("", {2}); }, "state: needs a name"},
+      {"output_without_name", [](Graph& g) { g.output("", g.input("x", {2})); }, "output: needs a name"},
+      {"output_name_taken", [](Graph& g) { g.output("y", g.input("x", {2})), g.output("y", g.input("z", {2})); },
+       R"(output "y": the name is taken already)"},
+      {"output_named_as_another_node", [](Graph& g) { g.input("x", {2}), g.output("x", g.input("z", {2})); },
+       R"(output "x": another node has this name)"},
+      {"value_of_no_graph", [](Graph& g) { g.add(g.input("x", {2}), Value{}); }, R"(add "add_0": input 1 is not a value of this graph)"},
+      {"slot_that_does_not_exist", [](Graph& g) { g.exp(Value{g.input("x", {2}).node, 1}); }, R"(exp "exp_0": input 0 is not a value of this graph)"},
+      {"float_labels", [](Graph& g) { g.cross_entropy(g.input("logits", {4, 5}), g.input("labels", {4})); },
+       R"(cross_entropy "cross_entropy_0": labels must be u32, got f32[4])"},
+      {"float_ids", [](Graph& g) { g.embedding(g.input("table", {4, 5}), g.input("ids", {4})); },
+       R"(embedding "embedding_0": ids must be u32, got f32[4])"},
+      {"u32_in_add", [](Graph& g) { g.add(g.input("a", {4}), g.input_u32("b", {4})); },
+       R"(add "add_0": takes floating-point tensors, got u32[4])"},
+      {"mixed_floats", [](Graph& g) { g.mul(g.input("a", {4}), g.input("b", {4}, DType::f64)); },
+       R"(mul "mul_0": dtypes differ, got f32[4] and f64[4])"},
+      {"bf16_arithmetic", [](Graph& g) { g.exp(g.cast(g.input("a", {4}), DType::bf16)); },
+       R"(exp "exp_0": does not compute in bf16, cast to f32 first, got bf16[4])"},
+      {"cast_of_u32", [](Graph& g) { g.cast(g.input_u32("a", {4}), DType::f32); },
+       R"(cast "cast_0": casts between floating-point types, got u32[4] to f32)"},
+      {"u32_parameter", [](Graph& g) { g.parameter("w", {4}, Init::zeros(), DType::u32); },
+       R"(parameter "w": a parameter must be floating-point, got u32[4])"},
+      {"random_u32_state", [](Graph& g) { g.state("s", {4}, Init::normal(0, 1), DType::u32); }, R"(state "s": a u32 state starts with a constant)"},
+      {"fraction_in_u32_constant", [](Graph& g) { g.constant({1}, {0.5}, DType::u32, "c"); },
+       R"(constant "c": a u32 constant holds whole numbers, got 0.500000)"},
+      {"negative_u32_constant", [](Graph& g) { g.constant({1}, {-1}, DType::u32, "c"); },
+       R"(constant "c": a u32 constant holds whole numbers, got -1.000000)"},
+      {"dropout_1", [](Graph& g) { g.dropout(g.input("x", {4}), 1.0); }, R"(dropout "dropout_0": p must be in [0, 1), got 1.000000)"},
+      {"dropout_negative", [](Graph& g) { g.dropout(g.input("x", {4}), -0.1); }, R"(dropout "dropout_0": p must be in [0, 1), got -0.100000)"},
+      {"dropout_nan", [](Graph& g) { g.dropout(g.input("x", {4}), std::numeric_limits<double>::quiet_NaN()); },
+       R"(dropout "dropout_0": p must be in [0, 1), got nan)"},
+      {"label_smoothing_1", [](Graph& g) { g.cross_entropy(g.input("x", {4, 5}), g.input_u32("t", {4}), {.label_smoothing = 1.0}); },
+       R"(cross_entropy "cross_entropy_0": label_smoothing must be in [0, 1), got 1.000000)"},
+      {"label_smoothing_negative", [](Graph& g) { g.cross_entropy(g.input("x", {4, 5}), g.input_u32("t", {4}), {.label_smoothing = -0.1}); },
+       R"(cross_entropy "cross_entropy_0": label_smoothing must be in [0, 1), got -0.100000)"},
+      {"eps_0", [](Graph& g) { g.rms_norm(g.input("x", {4, 5}), g.input("w", {5}), 0.0); },
+       R"(rms_norm "rms_norm_0": eps must be positive, got 0.000000)"},
+      {"max_norm_negative", [](Graph& g) { g.record(UpdateScale{-1.0}, {g.input("norm", {})}); },
+       R"(update_scale "update_scale_0": max_norm must not be negative, got -1.000000)"},
+      {"assign_of_another_type", [](Graph& g) { g.assign(g.input("x", {2}), g.state("s", {3})); },
+       R"(assign "assign_0": value and state differ, got f32[2] and f32[3])"},
+      {"assign_to_a_constant", [](Graph& g) { g.assign(g.input("x", {2}), g.constant({2}, {1}, DType::f32, "c")); },
+       R"(assign "assign_0": overwrites "c", which is not a state or parameter)"},
+      {"update_of_one_state_twice",
+       [](Graph& g) {
+         const Value p = g.parameter("p", {2});
+         g.record(SgdUpdate{}, {p, g.input("g", {2}), p, g.input("lr", {}), g.input("scale", {})});
+       },
+       R"(sgd_update "sgd_update_0": overwrites "p" twice)"},
+      {"too_few_inputs", [](Graph& g) { g.record(MatMul{}, {g.input("x", {2, 2})}); }, R"(matmul "matmul_0": takes 2 to 3 inputs, got 1)"},
+      {"too_many_elements", [](Graph& g) { g.input("x", {kMany, 3}); }, "shape: too many elements, got [" + std::to_string(kMany) + ", 3]"},
+  };
+}
+
+class GraphRefuses : public ::testing::TestWithParam<BadInput> {};
+
+TEST_P(GraphRefuses, WithThisMessage) {
+  Graph g;
+  try {
+    GetParam().record(g);
+    FAIL() << "was recorded:\n" << g.to_text();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.what(), GetParam().message);
+  }
+  EXPECT_NO_THROW(g.verify());  // what was refused left nothing behind
+}
+
+std::string name_of(const ::testing::TestParamInfo<BadInput>& info) { return info.param.name; }
+INSTANTIATE_TEST_SUITE_P(Shapes, GraphRefuses, ::testing::ValuesIn(shapes()), name_of);
+INSTANTIATE_TEST_SUITE_P(Attention, GraphRefuses, ::testing::ValuesIn(attention()), name_of);
+INSTANTIATE_TEST_SUITE_P(NamesDtypesAndSettings, GraphRefuses, ::testing::ValuesIn(names_dtypes_and_settings()), name_of);
+
+void expect_error(const std::function<void()>& act, const std::string& message) {
+  try {
+    act();
+    FAIL() << "no error, wanted: " << message;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.what(), message);
+  }
+}
+
+TEST(GraphEffects, AnOverwrittenStateIsNotReadAgain) {
+  Graph g;
+  const Value cache = g.state("cache.k", {8, 4}), pos = g.input_u32("pos", {});
+  const Value written = g.cache_write(g.input("row", {1, 4}), cache, pos, "write");
+  const std::string say = R"(reads "cache.k" after "write" overwrote it, use the value that "write" returned)";
+  expect_error([&] { g.cached_attention(g.input("q", {1, 4}), cache, written, pos, 1, 1, 4, {}, "attn"); }, R"(cached_attention "attn": )" + say);
+  expect_error([&] { g.cache_write(g.find("row"), cache, pos, "again"); }, R"(cache_write "again": )" + say);
+  expect_error([&] { g.output("k", cache); },
+               R"(output "k": "cache.k" was overwritten by "write", use the value that it returned)");
+  EXPECT_NO_THROW(g.cached_attention(g.find("q"), written, written, pos, 1, 1, 4));
+  EXPECT_NO_THROW(g.cache_write(g.find("row"), written, pos));
+}
+
+TEST(GraphEffects, AViewOfAnOverwrittenStateIsNotReadAgain) {
+  Graph g;
+  const Value state = g.state("s", {2, 3});
+  const Value view = g.reshape(state, {6}, "flat"), copy = g.exp(state);
+  g.assign(g.input("x", {2, 3}), state, "set");
+  expect_error([&] { g.exp(view); }, R"(exp "exp_1": reads "flat" after "set" overwrote it, use the value that "set" returned)");
+  EXPECT_NO_THROW(g.log(copy));
+}
+
+TEST(GraphEffects, DropoutAfterTheCounterAdvancedIsRefused) {
+  Graph g;
+  const Value x = g.input("x", {4});
+  g.dropout(x, 0.5);
+  g.advance_rng();
+  g.advance_rng();  // nothing is left to advance
+  expect_error([&] { g.dropout(x, 0.5, "late"); },
+               R"(dropout "late": reads "rng/counter" after "rng/advance" overwrote it, use the value that "rng/advance" returned)");
+}
+
+TEST(GraphNames, NumbersUnnamedNodesAndKeepsGivenNames) {
+  Graph g;
+  const Value x = g.input("x", {2, 2});
+  EXPECT_EQ(g.node(g.exp(x)).name, "exp_0");
+  EXPECT_EQ(g.node(g.exp(x)).name, "exp_1");
+  EXPECT_EQ(g.node(g.log(x)).name, "log_0");
+  EXPECT_EQ(g.node(g.softmax(x, "exp_2")).name, "exp_2");
+  EXPECT_EQ(g.node(g.exp(x)).name, "exp_3");
+  EXPECT_EQ(g.node(g.causal_attention(x, x, x, 1, 1, 2)).name, "causal_attention_0");
+}
+
+TEST(GraphNames, ScopesPrefixNodesAndNotSources) {
+  Graph g;
+  const Value x = g.input("x", {2});
+  {
+    const Graph::Scope layer(g, "layers.0");
+    EXPECT_EQ(g.node(g.exp(x)).name, "layers.0.exp_0");
+    {
+      const Graph::Scope inner(g, "mlp");
+      EXPECT_EQ(g.node(g.softmax(x, "act")).name, "layers.0.mlp.act");
+      EXPECT_EQ(g.node(g.parameter("w", {2})).name, "w");
+    }
+    EXPECT_EQ(g.node(g.exp(x)).name, "layers.0.exp_1");
+  }
+  EXPECT_EQ(g.node(g.exp(x)).name, "exp_0");
+}
+
+TEST(GraphNames, FindsSourcesAndNodesByName) {
+  Graph g;
+  const Value x = g.input("x", {2}), y = g.softmax(x, "y");
+  EXPECT_EQ(g.find("x"), x);
+  EXPECT_EQ(g.find("y"), y);
+  EXPECT_FALSE(g.find("z"));
+}
+
+TEST(GraphNames, ListsParametersInTheirOrder) {
+  Graph g;
+  const Value b = g.parameter("b", {2});
+  g.input("x", {2});
+  const Value a = g.parameter("a", {2});
+  EXPECT_EQ(g.parameters(), (std::vector<Value>{b, a}));
+}
+
+TEST(GraphNames, AValueMayBeSeveralOutputs) {
+  Graph g;
+  const Value y = g.exp(g.input("x", {2}));
+  g.output("a", y);
+  g.output("b", y);
+  g.output("a", y);
+  EXPECT_EQ(g.outputs().size(), 2u);
+}
+
+/// A small graph with something of every kind that printing knows.
+Graph small() {
+  Graph g(3);
+  const Value x = g.input("x", {4, 8}), labels = g.input_u32("labels", {4});
+  const Value w = g.parameter("head.weight", {8, 5}, Init::normal(0.0, 0.02));
+  const Value attn = g.causal_attention(x, x, x, 4, 4, 2, windowed(3, Segments::uniform(2)));
+  const Value h = g.add(x, g.dropout(g.scale(attn, 0.5), 0.1));
+  const CrossEntropyResult loss = g.cross_entropy_with(g.matmul(h, w), labels, {Reduction::sum, 0.1, 7}, "loss");
+  const Graph::Scope scope(g, "metrics");
+  g.output("perplexity", g.exp(g.div(loss.loss, loss.counted)));
+  g.output("row_lse", loss.lse);
+  return g;
+}
+
+TEST(GraphPrinting, TextIsOneLineANode) {
+  EXPECT_EQ(small().to_text(), R"(x = input() -> f32[4, 8]
+labels = input() -> u32[4]
+head.weight = parameter[init=normal(0, 0.02)]() -> f32[8, 5]
+causal_attention_0 = multi_head_attn[heads=4/4x2 mask=window(3) scale=0.7071067811865475 segments=2/2](x, x, x) -> f32[4, 8], f32[4, 4]
+scale_0 = scale[0.5](causal_attention_0) -> f32[4, 8]
+rng/counter = state[init=0]() -> u32[]
+dropout_0 = dropout[p=0.1 seed=3 stream=0](scale_0, rng/counter) -> f32[4, 8]
+add_0 = add(x, dropout_0) -> f32[4, 8]
+matmul_0 = matmul(add_0, head.weight) -> f32[4, 5]
+loss = cross_entropy[reduction=sum label_smoothing=0.1 ignore_index=7](matmul_0, labels) -> f32[], f32[4], f32[]
+metrics.div_0 = div(loss, loss:2) -> f32[]
+metrics.exp_0 = exp(metrics.div_0) -> f32[]
+output perplexity = metrics.exp_0
+output row_lse = loss:1
+)");
+}
+
+TEST(GraphPrinting, DotHoldsNodesEdgesSlotsAndOutputs) {
+  Graph g;
+  const Value x = g.input("x", {2, 3}), labels = g.input_u32("labels", {2});
+  const CrossEntropyResult loss = g.cross_entropy_with(x, labels, {}, "the \"loss\"");
+  g.output("lse", g.exp(loss.lse));
+  EXPECT_EQ(g.to_dot(), R"(digraph graft {
+  node [shape=box, fontname="Helvetica", fontsize=10];
+  n0 [label="x\ninput\nf32[2, 3]", style=filled, fillcolor="#e8eef7"];
+  n1 [label="labels\ninput\nu32[2]", style=filled, fillcolor="#e8eef7"];
+  n2 [label="the \"loss\"\ncross_entropy\nreduction=mean\nf32[], f32[2], f32[]"];
+  n0 -> n2;
+  n1 -> n2;
+  n3 [label="exp_0\nexp\nf32[2]"];
+  n2 -> n3 [label="1"];
+  o0 [label="lse", shape=ellipse];
+  n3 -> o0;
+}
+)");
+}
+
+TEST(GraphHash, IsTheSameOnEveryMachine) {
+  EXPECT_EQ(small().hash(), small().hash());
+  EXPECT_EQ(small().hash(), 0u);
+}
+
+TEST(GraphHash, ChangesWithEveryAttribute) {
+  const auto hash = [](double alpha, Shape shape, Init init, std::vector<double> values, const char* output) {
+    Graph g;
+    const Value w = g.parameter("w", shape, init);
+    g.output(output, g.mul(g.scale(w, alpha), g.constant(shape, std::move(values))));
+    return g.hash();
+  };
+  std::vector<double> many(12, 1.0), other = many;
+  other.back() = 2.0;
+  const std::vector<std::uint64_t> hashes = {
+      hash(0.5, {3, 4}, Init::ones(), many, "y"),        hash(0.25, {3, 4}, Init::ones(), many, "y"),
+      hash(0.5, {4, 3}, Init::ones(), many, "y"),        hash(0.5, {3, 4}, Init::fill(2), many, "y"),
+      hash(0.5, {3, 4}, Init::ones(), other, "y"),       hash(0.5, {3, 4}, Init::ones(), many, "z"),
+      hash(0.5, {3, 4}, Init::normal(0, 1), many, "y"),  hash(0.5, {3, 4}, Init::uniform(0, 1), many, "y"),
+      hash(0.5000000001, {3, 4}, Init::ones(), many, "y")};
+  EXPECT_EQ(std::set<std::uint64_t>(hashes.begin(), hashes.end()).size(), hashes.size());
+}
+
+TEST(GraphWidening, LeavesU32AndBf16AsTheyAre) {
+  Graph g;
+  const Value x = g.input("x", {2, 3});
+  g.output("y", g.cast(g.cast(x, DType::bf16), DType::f32));
+  g.embedding(x, g.input_u32("ids", {1}));
+  const Graph wide = g.to_f64();
+  EXPECT_EQ(to_string(wide.type(wide.find("x"))), "f64[2, 3]");
+  EXPECT_EQ(to_string(wide.type(wide.find("ids"))), "u32[1]");
+  EXPECT_EQ(to_string(wide.type(wide.find("cast_0"))), "bf16[2, 3]");
+  EXPECT_EQ(to_string(wide.type(wide.find("cast_1"))), "f64[2, 3]");
+  EXPECT_EQ(to_string(g.type(x)), "f32[2, 3]");
+}
+
+TEST(GraphMasks, AttentionOfEachKindRecordsItsMask) {
+  Graph g;
+  const Value q = g.input("q", {4, 6}), k = g.input("k", {4, 6});
+  const auto mask = [&](Value v) { return std::get<MultiHeadAttn>(g.node(v).op).mask; };
+  EXPECT_EQ(mask(g.causal_attention(q, k, k, 2, 2, 3)), (Mask{Mask::Kind::causal, 0}));
+  EXPECT_EQ(mask(g.full_attention(q, k, k, 2, 2, 3)), (Mask{Mask::Kind::full, 0}));
+  EXPECT_EQ(mask(g.cross_attention(q, k, k, 2, 2, 3)), (Mask{Mask::Kind::full, 0}));
+  EXPECT_EQ(mask(g.multi_head_attn(q, k, k, 2, 2, 3, false)), (Mask{Mask::Kind::causal, 0}));
+  EXPECT_EQ(mask(g.multi_head_attn(q, k, k, 2, 2, 3, true)), (Mask{Mask::Kind::full, 0}));
+  EXPECT_EQ(mask(g.multi_head_attn(q, k, k, 2, 2, 3, true, masked(Mask::Kind::causal))), (Mask{Mask::Kind::causal, 0}));
+  EXPECT_EQ(mask(g.causal_attention(q, k, k, 2, 2, 3, windowed(2))), (Mask{Mask::Kind::window, 2}));
+}
+
+}  // namespace
+}  // namespace graft
