@@ -28,8 +28,8 @@ int main() {
   // The check needs a scalar. Weigh the elements differently: a plain sum would not see gradients that end up at the wrong element.
   const graft::Value loss = g.mse(y, g.input("target", {5, 6}));
 
-  // Runs the graph in f64 on the reference backend and compares every gradient with central differences. In a GoogleTest, this is one
-  // line: EXPECT_TRUE(graft::gradients_match(g, loss)), from <graft/gtest.h>.
+  // Runs the graph in f64 on the reference backend and compares every gradient with central differences. In a GoogleTest, one line:
+  // EXPECT_TRUE(graft::gradients_match(g, loss)), from <graft/gtest.h>.
   const graft::GradientCheckReport report = graft::gradient_check(g, loss);
   std::printf("%s%s\n", report.to_string().c_str(), report.passed ? "all gradients are right" : "A GRADIENT IS WRONG");
   return report.passed ? 0 : 1;
