@@ -131,7 +131,8 @@ TEST(CheckpointDamage, ZeroedAndExchangedBlocks) {
   const std::string whole = contents(file);
   for (std::size_t block = 512; block + 1024 <= whole.size(); block += 512) {
     std::string changed = whole;
-    std::swap_ranges(changed.begin() + static_cast<std::ptrdiff_t>(block), changed.begin() + static_cast<std::ptrdiff_t>(block + 512),
+    std::swap_ranges(changed.begin() + static_cast<std::ptrdiff_t>(block),
+                     changed.begin() + static_cast<std::ptrdiff_t>(block + 512),
                      changed.begin() + static_cast<std::ptrdiff_t>(block + 512));
     if (changed != whole) {
       put(file, changed);
@@ -159,7 +160,8 @@ TEST(CheckpointDamage, NewerFormatVersion) {
   EXPECT_EQ(read_error_after(file,
                              [](hid_t root) {
                                const std::int32_t two = 2;
-                               H5Awrite(AttributeHandle(H5Aopen(root, "format_version", H5P_DEFAULT)).get(), H5T_NATIVE_INT32, &two);
+                               H5Awrite(AttributeHandle(H5Aopen(root, "format_version", H5P_DEFAULT)).get(), H5T_NATIVE_INT32,
+                                        &two);
                              }),
             newer);
 }
@@ -188,14 +190,16 @@ TEST(CheckpointDamage, MissingOrMistypedAttributes) {
   const TemporaryFolder folder;
   const auto file = folder / "a.h5";
   for (const std::string name : {"format", "format_version", "step", "graph_hash", "config"}) {
-    EXPECT_EQ(read_error_after(file, [&](hid_t root) { H5Adelete(root, name.c_str()); }), message(file, "has no attribute \"" + name + "\""));
-    EXPECT_EQ(read_error_after(file,
-                               [&](hid_t root) {
-                                 H5Adelete(root, name.c_str());
-                                 const SpaceHandle space(H5Screate(H5S_SCALAR));
-                                 AttributeHandle(H5Acreate2(root, name.c_str(), H5T_IEEE_F32LE, space.get(), H5P_DEFAULT, H5P_DEFAULT));
-                               }),
-              message(file, "attribute \"" + name + "\" has another type than a checkpoint's"));
+    EXPECT_EQ(read_error_after(file, [&](hid_t root) { H5Adelete(root, name.c_str()); }),
+              message(file, "has no attribute \"" + name + "\""));
+    EXPECT_EQ(
+        read_error_after(file,
+                         [&](hid_t root) {
+                           H5Adelete(root, name.c_str());
+                           const SpaceHandle space(H5Screate(H5S_SCALAR));
+                           AttributeHandle(H5Acreate2(root, name.c_str(), H5T_IEEE_F32LE, space.get(), H5P_DEFAULT, H5P_DEFAULT));
+                         }),
+        message(file, "attribute \"" + name + "\" has another type than a checkpoint's"));
   }
   const std::string schedule = read_error_after(file, [](hid_t root) { H5Ldelete(root, "schedule", H5P_DEFAULT); });
   EXPECT_EQ(schedule.find(message(file, "cannot open group \"schedule\": ")), 0u) << schedule;
@@ -205,7 +209,8 @@ TEST(CheckpointDamage, MissingOrMistypedAttributes) {
     H5Tset_size(type.get(), H5T_VARIABLE);
     const char* text = "another format";
     H5Adelete(root, "format");
-    H5Awrite(AttributeHandle(H5Acreate2(root, "format", type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT)).get(), type.get(), &text);
+    H5Awrite(AttributeHandle(H5Acreate2(root, "format", type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT)).get(), type.get(),
+             &text);
   });
   EXPECT_EQ(other, message(file, "is not a graft checkpoint: attribute \"format\" says otherwise"));
 }
@@ -222,7 +227,8 @@ TEST(CheckpointDamage, DatasetsThatAreNoTensors) {
   }
   EXPECT_EQ(error_with(H5T_IEEE_F32LE, {}), message(file, "\"odd\" has neither one nor two dimensions"));
   EXPECT_EQ(error_with(H5T_IEEE_F32LE, {1, 1, 1}), message(file, "\"odd\" has neither one nor two dimensions"));
-  EXPECT_EQ(error_with(H5T_IEEE_F32LE, {3, 0}), message(file, "\"odd\" has dimensions 3 and 0, which no checkpoint of this size can hold"));
+  EXPECT_EQ(error_with(H5T_IEEE_F32LE, {3, 0}),
+            message(file, "\"odd\" has dimensions 3 and 0, which no checkpoint of this size can hold"));
   // Neither is allocated: contiguous storage takes room when it is first written.
   EXPECT_EQ(error_with(H5T_IEEE_F32LE, {hsize_t{1} << 30, 1}),
             message(file, "\"odd\" has dimensions 1073741824 and 1, which no checkpoint of this size can hold"));
@@ -231,8 +237,8 @@ TEST(CheckpointDamage, DatasetsThatAreNoTensors) {
   EXPECT_EQ(read_error_after(file,
                              [](hid_t root) {
                                const SpaceHandle space(H5Screate(H5S_SCALAR));
-                               AttributeHandle(H5Acreate_by_name(root, "model/bias", "scalar", H5T_STD_I32LE, space.get(), H5P_DEFAULT,
-                                                                 H5P_DEFAULT, H5P_DEFAULT));
+                               AttributeHandle(H5Acreate_by_name(root, "model/bias", "scalar", H5T_STD_I32LE, space.get(),
+                                                                 H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
                              }),
             message(file, "\"model/bias\" is marked as a scalar, but has more than one element"));
 }
@@ -241,14 +247,19 @@ TEST(CheckpointDamage, LinksAndTypesAreNotFollowed) {
   const TemporaryFolder folder;
   const auto file = folder / "a.h5";
   const std::string link = message(file, "\"model/link\" is a soft or external link, which a checkpoint has none of");
-  EXPECT_EQ(read_error_after(file, [](hid_t root) { H5Lcreate_soft("/model/bias", root, "model/link", H5P_DEFAULT, H5P_DEFAULT); }), link);
-  EXPECT_EQ(read_error_after(file, [](hid_t root) { H5Lcreate_external("/etc/x", "/", root, "model/link", H5P_DEFAULT, H5P_DEFAULT); }), link);
+  EXPECT_EQ(read_error_after(file, [](hid_t root) { H5Lcreate_soft("/model/bias", root, "model/link", H5P_DEFAULT, H5P_DEFAULT); }),
+            link);
+  EXPECT_EQ(
+      read_error_after(file, [](hid_t root) { H5Lcreate_external("/etc/x", "/", root, "model/link", H5P_DEFAULT, H5P_DEFAULT); }),
+      link);
   EXPECT_EQ(read_error_after(file,
                              [](hid_t root) {
-                               H5Tcommit2(root, "type", TypeHandle(H5Tcopy(H5T_IEEE_F32LE)).get(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+                               H5Tcommit2(root, "type", TypeHandle(H5Tcopy(H5T_IEEE_F32LE)).get(), H5P_DEFAULT, H5P_DEFAULT,
+                                          H5P_DEFAULT);
                              }),
             message(file, "\"type\" is neither a group nor a dataset"));
-  const std::string cycle = read_error_after(file, [](hid_t root) { H5Lcreate_hard(root, "model", root, "model/loop", H5P_DEFAULT, H5P_DEFAULT); });
+  const std::string cycle =
+      read_error_after(file, [](hid_t root) { H5Lcreate_hard(root, "model", root, "model/loop", H5P_DEFAULT, H5P_DEFAULT); });
   EXPECT_NE(cycle.find("lies too deep"), std::string::npos) << cycle;
 }
 
@@ -308,8 +319,8 @@ TEST(CheckpointWrite, AFullDiskLeavesThePreviousFileAndNothingElse) {
   write_checkpoint(folder / "b.h5", larger);
   const std::uintmax_t size = std::filesystem::file_size(folder / "b.h5");
   std::filesystem::remove(folder / "b.h5");
-  for (const std::uintmax_t limit : {std::uintmax_t{0}, std::uintmax_t{1}, std::uintmax_t{511}, std::uintmax_t{512}, std::uintmax_t{513}, size / 3,
-                                     std::uintmax_t{8'388'608} + 512, size - 1}) {
+  for (const std::uintmax_t limit : {std::uintmax_t{0}, std::uintmax_t{1}, std::uintmax_t{511}, std::uintmax_t{512},
+                                     std::uintmax_t{513}, size / 3, std::uintmax_t{8'388'608} + 512, size - 1}) {
     std::string error;
     {
       const FileSizeLimit full(limit);
@@ -330,7 +341,8 @@ TEST(CheckpointWrite, FoldersThatCannotBeWrittenTo) {
   EXPECT_EQ(error_at(folder / "no" / "a.h5"),
             message(folder / "no" / "a.h5", "cannot write: cannot open its folder: No such file or directory"));
   put(folder / "file", "x");
-  EXPECT_EQ(error_at(folder / "file" / "a.h5"), message(folder / "file" / "a.h5", "cannot write: cannot open its folder: Not a directory"));
+  EXPECT_EQ(error_at(folder / "file" / "a.h5"),
+            message(folder / "file" / "a.h5", "cannot write: cannot open its folder: Not a directory"));
   std::filesystem::create_directory(folder / "sub");
   EXPECT_EQ(error_at(folder / "sub"), message(folder / "sub", "cannot write: a folder of that name is there"));
   EXPECT_EQ(error_at(folder / "sub" / ""), message(folder / "sub" / "", "is not the name of a file"));

@@ -24,7 +24,8 @@ class TemporaryFolder {
  public:
   TemporaryFolder() {
     const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    const std::string name = std::string("graft_") + test->test_suite_name() + "_" + test->name() + "_" + std::to_string(::getpid());
+    const std::string name =
+        std::string("graft_") + test->test_suite_name() + "_" + test->name() + "_" + std::to_string(::getpid());
     path_ = std::filesystem::path(testing::TempDir()) / name;
     std::filesystem::remove_all(path_);
     std::filesystem::create_directories(path_);

@@ -66,7 +66,8 @@ TEST(CheckpointFolder, KeepsOneOrMany) {
     const TemporaryFolder temporary;
     CheckpointFolder folder(temporary.path(), keep);
     for (std::int64_t step = 1; step <= 5; ++step) folder.save(at_step(step), kNan);
-    EXPECT_EQ(temporary.names(), keep == 1 ? Names{"step-00000005.h5"} : (Names{"step-00000003.h5", "step-00000004.h5", "step-00000005.h5"}));
+    EXPECT_EQ(temporary.names(),
+              keep == 1 ? Names{"step-00000005.h5"} : (Names{"step-00000003.h5", "step-00000004.h5", "step-00000005.h5"}));
   }
   const TemporaryFolder temporary;
   for (const int keep : {0, -1}) {
@@ -144,9 +145,21 @@ TEST(CheckpointFolder, LatestIsTheHighestStepNotTheLastName) {
 
 TEST(CheckpointFolder, LeavesOtherFilesAlone) {
   const TemporaryFolder temporary;
-  const Names others = {".step-00000001.h5.tmp-12",  ".step-00000001.h5.tmp-12-x", "metrics.csv",          "step-1.h5",       "step-00000001.h5.old",
-                        "step-000000001.h5",         "step--0000001.h5",           "step-00000001x.h5",    "step-.h5",        "old-step-00000001.h5",
-                        "x.step-00000001.tmp-12-34", "step-99999999999999999999.h5"};
+  const Names others = {".step-00000001.h5.tmp-12",
+                        ".step-00000001.h5.tmp-12-",
+                        ".step-00000001.h5.tmp--12",
+                        ".step-00000001.h5.tmp-12-x",
+                        ".step-00000001.tmp-12-34",
+                        "x.step-00000001.h5.tmp-12-34",
+                        "metrics.csv",
+                        "old-step-00000001.h5",
+                        "step--0000001.h5",
+                        "step-.h5",
+                        "step-000000001.h5",
+                        "step-00000001.h5.old",
+                        "step-00000001x.h5",
+                        "step-1.h5",
+                        "step-99999999999999999999.h5"};
   for (const std::string& name : others) put(temporary / name, "x");
   std::filesystem::create_directory(temporary / "step-00000009.h5");
   CheckpointFolder folder(temporary.path(), 1);
@@ -192,14 +205,16 @@ TEST(CheckpointFolder, ADamagedBestIsReportedAtOnce) {
 TEST(CheckpointFolder, FoldersThatCannotBeUsed) {
   const TemporaryFolder temporary;
   put(temporary / "file", "x");
-  EXPECT_EQ(error_of([&] { CheckpointFolder(temporary / "file"); }), folder_message(temporary / "file", "cannot create: Not a directory"));
+  EXPECT_EQ(error_of([&] { CheckpointFolder(temporary / "file"); }),
+            folder_message(temporary / "file", "cannot create: Not a directory"));
   EXPECT_EQ(error_of([&] { CheckpointFolder(temporary.path() / "file" / "sub"); }),
             folder_message(temporary.path() / "file" / "sub", "cannot create: Not a directory"));
 
   CheckpointFolder folder(temporary / "sub");
   std::filesystem::remove_all(temporary / "sub");
   const auto file = temporary.path() / "sub" / "step-00000001.h5";
-  EXPECT_EQ(error_of([&] { folder.save(at_step(1), 1.0); }), message(file, "cannot write: cannot open its folder: No such file or directory"));
+  EXPECT_EQ(error_of([&] { folder.save(at_step(1), 1.0); }),
+            message(file, "cannot write: cannot open its folder: No such file or directory"));
   EXPECT_EQ(error_of([&] { folder.latest(); }), folder_message(temporary / "sub", "cannot list: No such file or directory"));
 }
 

@@ -54,8 +54,13 @@ TEST(Checkpoint, EveryTypeAndRankComesBack) {
   std::uint32_t seed = 100;
   for (const DType dtype : {DType::bf16, DType::f32, DType::f64, DType::u32}) {
     const std::string prefix = "model/" + std::string(to_string(dtype)) + ".";
-    for (const auto& [name, shape] : std::vector<std::pair<std::string, Shape>>{
-             {"a", Shape{}}, {"b", Shape{1}}, {"c", Shape{17}}, {"d", Shape{1, 1}}, {"e", Shape{1, 9}}, {"f", Shape{9, 1}}, {"g", Shape{31, 33}}}) {
+    for (const auto& [name, shape] : std::vector<std::pair<std::string, Shape>>{{"a", Shape{}},
+                                                                                {"b", Shape{1}},
+                                                                                {"c", Shape{17}},
+                                                                                {"d", Shape{1, 1}},
+                                                                                {"e", Shape{1, 9}},
+                                                                                {"f", Shape{9, 1}},
+                                                                                {"g", Shape{31, 33}}}) {
       checkpoint.tensors.push_back(tensor(prefix + name, dtype, shape, ++seed));
     }
   }
@@ -79,7 +84,8 @@ TEST(Checkpoint, TensorsOfManyChunksComeBack) {
 TEST(Checkpoint, HundredsOfTensorsInAGroupComeBack) {
   const TemporaryFolder folder;
   Checkpoint checkpoint;
-  for (std::uint32_t i = 0; i < 300; ++i) checkpoint.tensors.push_back(tensor("model/" + std::to_string(1000 + i), DType::f32, Shape{i + 1}, i));
+  for (std::uint32_t i = 0; i < 300; ++i)
+    checkpoint.tensors.push_back(tensor("model/" + std::to_string(1000 + i), DType::f32, Shape{i + 1}, i));
   write_checkpoint(folder / "a.h5", checkpoint);
   expect_same(read_checkpoint(folder / "a.h5"), checkpoint);
 }
@@ -110,9 +116,12 @@ TEST(Checkpoint, AnyChangeOfContentChangesTheFile) {
   const TemporaryFolder folder;
   write_checkpoint(folder / "a.h5", sample());
   const std::vector<std::function<void(Checkpoint&)>> changes = {
-      [](Checkpoint& c) { ++c.step; },          [](Checkpoint& c) { ++c.graph_hash; },
-      [](Checkpoint& c) { c.config += " "; },   [](Checkpoint& c) { c.schedule += " "; },
-      [](Checkpoint& c) { c.metric = 1.5; },    [](Checkpoint& c) { c.tensors[1].path += "x"; },
+      [](Checkpoint& c) { ++c.step; },
+      [](Checkpoint& c) { ++c.graph_hash; },
+      [](Checkpoint& c) { c.config += " "; },
+      [](Checkpoint& c) { c.schedule += " "; },
+      [](Checkpoint& c) { c.metric = 1.5; },
+      [](Checkpoint& c) { c.tensors[1].path += "x"; },
       [](Checkpoint& c) { c.tensors[1].bytes[0] ^= std::byte{1}; },
   };
   for (const auto& change : changes) {
@@ -180,12 +189,14 @@ TEST(Checkpoint, BadContentIsRefusedBeforeAnythingIsWritten) {
             message(file, "cannot write: tensor \"model/bias\" of type f32[5] needs 20 bytes, got 19"));
   EXPECT_EQ(error_with([](Checkpoint& c) { c.tensors[1].path = "rng/counter"; }),
             message(file, "cannot write: two tensors are named \"rng/counter\""));
-  EXPECT_EQ(error_with([](Checkpoint& c) { c.tensors[1].path = "model"; }), message(file, "cannot write: \"model\" names a tensor and a group"));
+  EXPECT_EQ(error_with([](Checkpoint& c) { c.tensors[1].path = "model"; }),
+            message(file, "cannot write: \"model\" names a tensor and a group"));
   EXPECT_EQ(error_with([](Checkpoint& c) { c.tensors[1].path = "schedule"; }),
             message(file, "cannot write: \"schedule\" names a tensor and a group"));
   EXPECT_EQ(error_with([](Checkpoint& c) { c.config = std::string("a\0b", 3); }),
             message(file, "cannot write: the configuration holds a zero byte"));
-  EXPECT_EQ(error_with([](Checkpoint& c) { c.schedule = std::string("a\0b", 3); }), message(file, "cannot write: the schedule holds a zero byte"));
+  EXPECT_EQ(error_with([](Checkpoint& c) { c.schedule = std::string("a\0b", 3); }),
+            message(file, "cannot write: the schedule holds a zero byte"));
   for (const std::string& path : std::vector<std::string>{"", "/", "/a", "a/", "a//b", ".", "a/../b", "a/."}) {
     EXPECT_EQ(error_with([&](Checkpoint& c) { c.tensors[1].path = path; }),
               message(file, "cannot write: tensor \"" + path + "\" has a name that is no path"));
@@ -244,7 +255,8 @@ TEST(CheckpointLayout, IsTheDocumentedOne) {
     ASSERT_EQ(H5Pget_nfilters(properties.get()), 1) << tensor.path;
     unsigned flags = 0, config = 0;
     std::size_t values = 0;
-    EXPECT_EQ(H5Pget_filter2(properties.get(), 0, &flags, &values, nullptr, 0, nullptr, &config), H5Z_FILTER_FLETCHER32) << tensor.path;
+    EXPECT_EQ(H5Pget_filter2(properties.get(), 0, &flags, &values, nullptr, 0, nullptr, &config), H5Z_FILTER_FLETCHER32)
+        << tensor.path;
 
     const SpaceHandle space(H5Dget_space(dataset.get()));
     hsize_t dims[2] = {0, 0};
@@ -312,7 +324,8 @@ TEST(CheckpointLayout, Bf16ReadsAsTheRightFloats) {
 }
 
 TEST(CheckpointLayout, H5pyReadsIt) {
-  if (std::system("python3 -c 'import h5py, numpy' > /dev/null 2>&1") != 0) GTEST_SKIP() << "python3 with h5py and numpy is not installed";
+  if (std::system("python3 -c 'import h5py, numpy' > /dev/null 2>&1") != 0)
+    GTEST_SKIP() << "python3 with h5py and numpy is not installed";
   const TemporaryFolder folder;
   Checkpoint checkpoint = sample();
   const auto floats = [](std::string path, Shape shape, std::vector<float> values) {
@@ -324,7 +337,9 @@ TEST(CheckpointLayout, H5pyReadsIt) {
   checkpoint.tensors = {
       floats("model/a.weight", Shape{2, 3}, {1, 2, 3, 4, 5, 6}),
       floats("model/scalar", Shape{}, {0.5f}),
-      {"model/half", {DType::bf16, Shape{3}}, {std::byte{0x80}, std::byte{0x3F}, std::byte{0x40}, std::byte{0xC0}, std::byte{1}, std::byte{0}}},
+      {"model/half",
+       {DType::bf16, Shape{3}},
+       {std::byte{0x80}, std::byte{0x3F}, std::byte{0x40}, std::byte{0xC0}, std::byte{1}, std::byte{0}}},
       {"rng/counter", {DType::u32, Shape{1}}, {std::byte{1}, std::byte{2}, std::byte{3}, std::byte{0xFF}}},
   };
   write_checkpoint(folder / "a.h5", checkpoint);

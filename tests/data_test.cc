@@ -60,7 +60,9 @@ TEST(MappedFile, HoldsTheBytesOfTheFile) {
 TEST(MappedFile, NamesFilesThatCannotBeMapped) {
   const TemporaryFolder folder;
   const auto error = [](const std::filesystem::path& file) { return error_of([&] { MappedFile mapped(file); }); };
-  const auto expected = [](const std::filesystem::path& file, const std::string& what) { return "file \"" + file.string() + "\": " + what; };
+  const auto expected = [](const std::filesystem::path& file, const std::string& what) {
+    return "file \"" + file.string() + "\": " + what;
+  };
   EXPECT_EQ(error(folder / "no"), expected(folder / "no", "cannot open: No such file or directory"));
   EXPECT_EQ(error(folder.path()), expected(folder.path(), "is a folder, not a file"));
   put(folder / "empty", "");
@@ -94,7 +96,8 @@ TEST(ByteVocabulary, SaysWhatIsWrong) {
   const ByteVocabulary vocabulary = ByteVocabulary::of("abc");
   EXPECT_EQ(error_of([&] { vocabulary.encode("abz"); }),
             "vocabulary: byte 0x7a ('z') at position 2 of the text is not one of its 3 bytes");
-  EXPECT_EQ(error_of([&] { vocabulary.encode("\xC3\xA9"); }), "vocabulary: byte 0xc3 at position 0 of the text is not one of its 3 bytes");
+  EXPECT_EQ(error_of([&] { vocabulary.encode("\xC3\xA9"); }),
+            "vocabulary: byte 0xc3 at position 0 of the text is not one of its 3 bytes");
   EXPECT_EQ(error_of([&] { vocabulary.decode(Ids{0, 3}); }), "vocabulary: id 3 at position 1 is not below 3");
   EXPECT_EQ(error_of([] { ByteVocabulary::of(""); }), "vocabulary: there are no bytes, so no tokens");
   EXPECT_EQ(error_of([] { ByteVocabulary("aa"); }), "vocabulary: bytes must rise, got 0x61 ('a') at position 1 after 0x61 ('a')");
@@ -251,8 +254,10 @@ TEST(WindowDataset, BadArgumentsAreRefused) {
   EXPECT_EQ(data.validation_windows(), 2);
   EXPECT_EQ(error_of([&] { data.validation_window(2, four, four); }), "data: there is no validation window 2, there are 2");
   EXPECT_EQ(error_of([&] { data.validation_window(-1, four, four); }), "data: there is no validation window -1, there are 2");
-  EXPECT_EQ(error_of([&] { data.validation_window(0, four, five); }), "data: a validation window has 4 inputs and labels, got 4 and 5");
-  EXPECT_EQ(error_of([&] { data.validation_window(0, five, four); }), "data: a validation window has 4 inputs and labels, got 5 and 4");
+  EXPECT_EQ(error_of([&] { data.validation_window(0, four, five); }),
+            "data: a validation window has 4 inputs and labels, got 4 and 5");
+  EXPECT_EQ(error_of([&] { data.validation_window(0, five, four); }),
+            "data: a validation window has 4 inputs and labels, got 5 and 4");
 }
 
 TEST(WindowDataset, APositionOfAnotherTextIsRefused) {
@@ -260,7 +265,9 @@ TEST(WindowDataset, APositionOfAnotherTextIsRefused) {
   next(data, 8);
   EXPECT_EQ(data.training_windows(), 21);
   EXPECT_EQ(error_of([&] { data.seek(Ids{1}); }), "data: a position is an epoch and a window, got 1 numbers");
-  EXPECT_EQ(error_of([&] { data.seek(Ids{1, 21}); }),
+  EXPECT_EQ(error_of([&] {
+              data.seek(Ids{1, 21});
+            }),
             "data: position is window 21, but an epoch of this text has 21: it is not the text that the position was saved with");
   EXPECT_EQ(data.position(), (Ids{0, 2}));
   data.seek(Ids{1, 20});

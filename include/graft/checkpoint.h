@@ -11,7 +11,8 @@
 
 namespace graft {
 
-/// Tensors of a training run by path, as in the file: "model/<parameter>", "optimizer/<slot>/<parameter>", "rng/counter", "data/train".
+/// Tensors of a training run by path, as in the file: "model/<parameter>", "optimizer/<slot>/<parameter>", "rng/counter",
+/// "data/train".
 struct SavedTensor {
   std::string path;
   TensorType type;
@@ -39,16 +40,18 @@ inline constexpr int kCheckpointVersion = 1;
 /// Writes an HDF5 file whole or not at all: a temporary file in the same folder, closed, fsynced, renamed, folder fsynced.
 /// Throws Error naming the file; whatever stood there before is then untouched.
 void write_checkpoint(const std::filesystem::path& file, const Checkpoint& checkpoint);
-/// Throws Error naming the file and what is wrong: missing, not HDF5, truncated, incomplete, a checksum that fails, a newer version.
+/// Throws Error naming the file and what is wrong: missing, not a checkpoint, truncated, incomplete, a checksum that fails, a newer
+/// version.
 Checkpoint read_checkpoint(const std::filesystem::path& file);
 
 /// A folder that keeps the last n checkpoints and the best one: step-00000100.h5, …, and best.h5.
 class CheckpointFolder {
  public:
-  /// Makes the folder if needed, and removes what killed writers left; throws Error when it cannot be written to, or best.h5 there cannot be read.
+  /// Makes the folder if needed, and removes what killed writers left; throws Error when it cannot be written to, or when the
+  /// best.h5 in it cannot be read.
   CheckpointFolder(std::filesystem::path folder, int keep_last = 2);
-  /// Writes the checkpoint under its step, then removes files of lower steps, so that keep_last remain with this one. If `metric` (smaller is
-  /// better; NaN never is) beats that of best.h5, it is kept under that name too. Returns the file.
+  /// Writes the checkpoint under its step, then removes files of lower steps, so that keep_last remain with this one. If `metric`
+  /// (smaller is better; NaN never is) beats that of best.h5, it is kept under that name too. Returns the file.
   std::filesystem::path save(const Checkpoint& checkpoint, double metric);
   /// The file of the highest step that is there, or an empty path.
   std::filesystem::path latest() const;

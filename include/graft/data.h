@@ -41,12 +41,12 @@ class ByteVocabulary {
   std::vector<std::int32_t> id_of_;
 };
 
-/// Windows of T + 1 tokens of a training part, in shuffled order, and of a validation part, in fixed order. Every epoch starts the windows at
-/// another offset and visits them in another order, both from Philox, so that (epoch, next) is all there is to save.
+/// Windows of T + 1 tokens of a training part, in shuffled order, and of a validation part, in fixed order. Every epoch starts the
+/// windows at another offset and visits them in another order, both from Philox, so that (epoch, next) is all there is to save.
 class WindowDataset {
  public:
-  /// The last `validation_fraction` of the tokens validate; with 0 there is no validation part. Throws Error with the lengths when a part
-  /// holds no window.
+  /// The last `validation_fraction` of the tokens validate; with 0 there is no validation part. Throws Error with the lengths when a
+  /// part holds no window.
   WindowDataset(std::vector<std::uint32_t> tokens, std::int64_t window, double validation_fraction = 0.1, std::uint64_t seed = 0);
 
   /// The next labels.size() / T training windows: labels[i] is the token after inputs[i]. Sizes are multiples of T, and equal.

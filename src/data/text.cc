@@ -16,7 +16,9 @@
 namespace graft {
 namespace {
 
-[[noreturn]] void fail(const std::filesystem::path& file, const std::string& what) { throw Error("file \"" + file.string() + "\": " + what); }
+[[noreturn]] void fail(const std::filesystem::path& file, const std::string& what) {
+  throw Error("file \"" + file.string() + "\": " + what);
+}
 
 std::string describe(unsigned char byte) {
   std::array<char, 16> text{};
@@ -50,7 +52,8 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<char*>(data_), size_);
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);

@@ -38,14 +38,15 @@ WindowDataset::WindowDataset(std::vector<std::uint32_t> tokens, std::int64_t win
   training_size_ = total - validation;
   const auto check = [&](const std::string& part, std::int64_t tokens) {
     if (tokens > window) return;
-    throw Error("data: the text is too short: a window takes " + std::to_string(window + 1) + " tokens, the " + part + " part has " +
-                std::to_string(tokens) + " of all " + std::to_string(total));
+    throw Error("data: the text is too short: a window takes " + std::to_string(static_cast<std::uint64_t>(window) + 1) +
+                " tokens, the " + part + " part has " + std::to_string(tokens) + " of all " + std::to_string(total));
   };
   check("training", training_size_);
   if (validation_fraction > 0) check("validation", validation);
   const std::int64_t windows = std::max<std::int64_t>(1, (training_size_ - window_) / window_);
   if (windows > std::numeric_limits<std::uint32_t>::max()) {
-    throw Error("data: an epoch of " + std::to_string(windows) + " windows is too long, take a longer window than " + std::to_string(window));
+    throw Error("data: an epoch of " + std::to_string(windows) + " windows is too long, take a longer window than " +
+                std::to_string(window));
   }
   order_.resize(static_cast<std::size_t>(windows));
   shuffle();
@@ -83,8 +84,8 @@ void WindowDataset::validation_window(std::int64_t i, std::span<std::uint32_t> i
     throw Error("data: there is no validation window " + std::to_string(i) + ", there are " + std::to_string(validation_windows()));
   }
   if (inputs.size() != length || labels.size() != length) {
-    throw Error("data: a validation window has " + std::to_string(window_) + " inputs and labels, got " + std::to_string(inputs.size()) + " and " +
-                std::to_string(labels.size()));
+    throw Error("data: a validation window has " + std::to_string(window_) + " inputs and labels, got " +
+                std::to_string(inputs.size()) + " and " + std::to_string(labels.size()));
   }
   copy_window(validation_tokens().data() + i * window_, inputs, labels);
 }
@@ -104,10 +105,11 @@ std::span<const std::uint32_t> WindowDataset::validation_tokens() const {
 }
 
 void WindowDataset::seek(std::span<const std::uint32_t> position) {
-  if (position.size() != 2) throw Error("data: a position is an epoch and a window, got " + std::to_string(position.size()) + " numbers");
+  if (position.size() != 2)
+    throw Error("data: a position is an epoch and a window, got " + std::to_string(position.size()) + " numbers");
   if (position[1] >= order_.size()) {
-    throw Error("data: position is window " + std::to_string(position[1]) + ", but an epoch of this text has " + std::to_string(order_.size()) +
-                ": it is not the text that the position was saved with");
+    throw Error("data: position is window " + std::to_string(position[1]) + ", but an epoch of this text has " +
+                std::to_string(order_.size()) + ": it is not the text that the position was saved with");
   }
   epoch_ = position[0];
   next_ = position[1];

@@ -23,10 +23,10 @@ std::filesystem::path temporary_name(const std::filesystem::path& file, int n) {
   return folder_of(file) / ("." + file.filename().string() + suffix);
 }
 
-// "." <name> ".tmp-" <digits> "-" <digits>
+// "." <name> ".h5.tmp-" <digits> "-" <digits>
 bool is_temporary_name(std::string_view name) {
   const std::size_t infix = name.rfind(kInfix);
-  if (!name.starts_with('.') || infix == std::string_view::npos || infix < 2) return false;
+  if (!name.starts_with('.') || infix == std::string_view::npos || !name.substr(0, infix).ends_with(".h5")) return false;
   const std::string_view numbers = name.substr(infix + kInfix.size());
   const std::size_t dash = numbers.find('-');
   if (dash == std::string_view::npos || dash == 0 || dash + 1 == numbers.size()) return false;
@@ -103,13 +103,11 @@ void remove_stale_temporaries(const std::filesystem::path& folder) {
 }
 
 bool replace_by_link(const std::filesystem::path& file, const std::filesystem::path& name) {
-  std::filesystem::path temporary;
-  int n = 0;
-  do {
-    temporary = temporary_name(name, n++);
-    errno = 0;
-  } while (::link(file.c_str(), temporary.c_str()) != 0 && errno == EEXIST);
-  if (errno != 0) return false;
+  std::filesystem::path temporary = temporary_name(name, 0);
+  for (int n = 1; ::link(file.c_str(), temporary.c_str()) != 0; ++n) {
+    if (errno != EEXIST) return false;
+    temporary = temporary_name(name, n);
+  }
   if (::rename(temporary.c_str(), name.c_str()) != 0) {
     const int error = errno;
     ::unlink(temporary.c_str());

@@ -7,8 +7,8 @@
 
 namespace graft::detail {
 
-/// A file that appears under its name whole or not at all: bytes go to ".<name>.tmp-<pid>-<n>" in the same folder. Without commit(), or when
-/// anything fails, that temporary is removed. Throws Error naming the file, the operation and the system's reason.
+/// A file that appears under its name whole or not at all: bytes go to ".<name>.tmp-<pid>-<n>" in the same folder. Without
+/// commit(), or when anything fails, that temporary is removed. Throws Error naming the file, the operation and the reason.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path file);

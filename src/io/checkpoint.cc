@@ -8,7 +8,8 @@
 namespace graft {
 
 const SavedTensor& Checkpoint::at(std::string_view path) const {
-  const auto found = std::find_if(tensors.begin(), tensors.end(), [path](const SavedTensor& tensor) { return tensor.path == path; });
+  const auto found =
+      std::find_if(tensors.begin(), tensors.end(), [path](const SavedTensor& tensor) { return tensor.path == path; });
   if (found != tensors.end()) return *found;
   std::vector<std::string> known;
   for (const SavedTensor& tensor : tensors) known.push_back(tensor.path);

@@ -37,7 +37,8 @@ std::vector<std::int64_t> steps_in(const std::filesystem::path& folder) {
   std::error_code error;
   for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
     std::error_code ignored;
-    if (const auto step = step_of(entry->path().filename().string()); step && entry->is_regular_file(ignored)) steps.push_back(*step);
+    if (const auto step = step_of(entry->path().filename().string()); step && entry->is_regular_file(ignored))
+      steps.push_back(*step);
   }
   if (error) throw Error("checkpoint folder \"" + folder.string() + "\": cannot list: " + error.message());
   std::sort(steps.begin(), steps.end());
@@ -46,7 +47,8 @@ std::vector<std::int64_t> steps_in(const std::filesystem::path& folder) {
 
 }  // namespace
 
-CheckpointFolder::CheckpointFolder(std::filesystem::path folder, int keep_last) : folder_(std::move(folder)), keep_last_(keep_last) {
+CheckpointFolder::CheckpointFolder(std::filesystem::path folder, int keep_last)
+    : folder_(std::move(folder)), keep_last_(keep_last) {
   const std::string named = "checkpoint folder \"" + folder_.string() + "\": ";
   if (keep_last < 1) throw Error(named + "must keep at least 1 checkpoint, got " + std::to_string(keep_last));
   std::error_code error;
@@ -75,7 +77,8 @@ std::filesystem::path CheckpointFolder::save(const Checkpoint& checkpoint, doubl
   for (const std::int64_t step : older) {
     std::error_code error;
     std::filesystem::remove(folder_ / step_name(step), error);
-    if (error) throw Error("checkpoint folder \"" + folder_.string() + "\": cannot remove \"" + step_name(step) + "\": " + error.message());
+    if (error)
+      throw Error("checkpoint folder \"" + folder_.string() + "\": cannot remove \"" + step_name(step) + "\": " + error.message());
   }
   return file;
 }

@@ -36,7 +36,8 @@ class Reader {
   Checkpoint read() {
     const hid_t root = file_.get();
     if (text(root, kFormatAttribute) != kFormat) fail(h5_.file(), "is not a graft checkpoint: attribute \"format\" says otherwise");
-    if (const auto version = number<std::int64_t>(root, kVersionAttribute, H5T_INTEGER, H5T_NATIVE_INT64); version > kCheckpointVersion) {
+    if (const auto version = number<std::int64_t>(root, kVersionAttribute, H5T_INTEGER, H5T_NATIVE_INT64);
+        version > kCheckpointVersion) {
       fail(h5_.file(), "was written by a newer graft: format version " + std::to_string(version) + ", this build reads up to " +
                            std::to_string(kCheckpointVersion));
     }

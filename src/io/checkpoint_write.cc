@@ -47,7 +47,8 @@ std::vector<const SavedTensor*> checked_and_sorted(const std::filesystem::path& 
   }
   std::sort(tensors.begin(), tensors.end(), [](const SavedTensor* a, const SavedTensor* b) { return a->path < b->path; });
   for (std::size_t i = 0; i < tensors.size(); ++i) {
-    if (i > 0 && tensors[i]->path == tensors[i - 1]->path) fail(file, "cannot write: two tensors are named \"" + tensors[i]->path + "\"");
+    if (i > 0 && tensors[i]->path == tensors[i - 1]->path)
+      fail(file, "cannot write: two tensors are named \"" + tensors[i]->path + "\"");
     if (groups.contains(tensors[i]->path)) fail(file, "cannot write: \"" + tensors[i]->path + "\" names a tensor and a group");
   }
   return tensors;
@@ -64,7 +65,8 @@ class Writer {
     h5_.check(H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_V18), "set the library version");
     h5_.check(H5Pset_userblock(creation.get(), kSealSize), "set the user block");
     h5_.check(H5Pset_obj_track_times(creation.get(), false), "leave out times");
-    image_ = FileHandle(h5_.check(H5Fcreate("/dev/null/checkpoint", H5F_ACC_TRUNC, creation.get(), access.get()), "make a file in memory"));
+    image_ = FileHandle(
+        h5_.check(H5Fcreate("/dev/null/checkpoint", H5F_ACC_TRUNC, creation.get(), access.get()), "make a file in memory"));
 
     group_creation_ = properties(H5P_GROUP_CREATE);
     h5_.check(H5Pset_obj_track_times(group_creation_.get(), false), "leave out times");
@@ -100,8 +102,8 @@ class Writer {
     const TypeHandle type = h5_.type(tensor.type.dtype);
     const std::size_t slash = tensor.path.rfind('/');
     const hid_t parent = slash == std::string::npos ? image_.get() : group(tensor.path.substr(0, slash));
-    const DatasetHandle dataset(h5_.check(H5Dcreate2(parent, tensor.path.c_str() + (slash + 1), type.get(), space.get(), link_creation_.get(),
-                                                     dataset_creation_.get(), H5P_DEFAULT),
+    const DatasetHandle dataset(h5_.check(H5Dcreate2(parent, tensor.path.c_str() + (slash + 1), type.get(), space.get(),
+                                                     link_creation_.get(), dataset_creation_.get(), H5P_DEFAULT),
                                           doing));
     h5_.check(H5Dwrite(dataset.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, tensor.bytes.data()), doing);
     if (shape.rank() == 0) {
@@ -143,8 +145,9 @@ class Writer {
     if (is_new) {
       const std::size_t slash = path.rfind('/');
       const hid_t parent = slash == std::string::npos ? image_.get() : group(path.substr(0, slash));
-      at->second = GroupHandle(h5_.check(
-          H5Gcreate2(parent, path.c_str() + (slash + 1), link_creation_.get(), group_creation_.get(), H5P_DEFAULT), "make group \"" + path + "\""));
+      at->second = GroupHandle(
+          h5_.check(H5Gcreate2(parent, path.c_str() + (slash + 1), link_creation_.get(), group_creation_.get(), H5P_DEFAULT),
+                    "make group \"" + path + "\""));
     }
     return at->second.get();
   }

@@ -7,7 +7,8 @@
 namespace graft::detail {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "checkpoints are little-endian, and so is every machine that graft builds for");
+static_assert(std::endian::native == std::endian::little,
+              "checkpoints are little-endian, and so is every machine that graft builds for");
 
 std::uint64_t step(std::uint64_t lane, std::uint64_t word) {
   return std::rotl((lane ^ word ^ (word >> 32)) * 0x9E3779B97F4A7C15u, 29);

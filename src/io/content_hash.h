@@ -7,9 +7,10 @@
 namespace graft::detail {
 
 /// 64-bit checksum of a stream of bytes, however it is cut into pieces; not cryptographic.
-/// Little-endian 8-byte words go round four lanes, lane = rotl((lane ^ word ^ word >> 32) · odd, 29), the last block of 32 bytes padded with zeros;
-/// then the length and the four lanes are folded by the same step and the bits are mixed. Every step is one-to-one in the lane and in the
-/// word, so that a change inside a single word always changes the result; the shift lets the highest bits reach the product's other bits.
+/// Little-endian 8-byte words go round four lanes, lane = rotl((lane ^ word ^ word >> 32) · odd, 29), the last block of 32 bytes
+/// padded with zeros; then the length and the four lanes are folded by the same step and the bits are mixed. Every step is
+/// one-to-one in the lane and in the word, so that a change inside a single word always changes the result; the shift lets a
+/// word's highest bits reach the others.
 class ContentHash {
  public:
   void update(std::span<const std::byte> bytes);

@@ -4,7 +4,9 @@
 
 namespace graft::detail {
 
-void fail(const std::filesystem::path& file, const std::string& what) { throw Error("checkpoint \"" + file.string() + "\": " + what); }
+void fail(const std::filesystem::path& file, const std::string& what) {
+  throw Error("checkpoint \"" + file.string() + "\": " + what);
+}
 
 void fail(const std::filesystem::path& file, const std::string& what, int error) {
   fail(file, what + ": " + std::generic_category().message(error));

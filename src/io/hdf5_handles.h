@@ -39,8 +39,8 @@ using TypeHandle = Handle<H5Tclose>;
 using PropertiesHandle = Handle<H5Pclose>;
 using ObjectHandle = Handle<H5Oclose>;
 
-/// One use of the HDF5 library for `file`: alone in the library, which not every build of it protects; its error printing is off meanwhile, and
-/// its failures become graft::Error.
+/// One use of the HDF5 library for `file`: alone in the library, which not every build of it protects; its error printing is
+/// off meanwhile, and its failures become graft::Error.
 class Hdf5 {
  public:
   explicit Hdf5(std::filesystem::path file);

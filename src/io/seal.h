@@ -6,8 +6,8 @@
 
 namespace graft::detail {
 
-/// The first 512 bytes of a checkpoint, HDF5's user block: text that says how long the file is and what its other bytes hash to, so that
-/// a damaged file is refused before HDF5 sees it. The first two lines stay the same in all later versions:
+/// The first 512 bytes of a checkpoint, HDF5's user block: text that says how long the file is and what its other bytes hash to,
+/// so that a damaged file is refused before HDF5 sees it. The first two lines keep their form in all later versions:
 ///   graft checkpoint / format_version 1 / bytes 213600 / checksum 0123456789abcdef / zero bytes to the end
 inline constexpr std::size_t kSealSize = 512;
 using Seal = std::array<std::byte, kSealSize>;
