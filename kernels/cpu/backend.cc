@@ -37,7 +37,7 @@ class CpuBackend final : public Backend {
   void download(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
 
   std::size_t workspace(const Graph& graph, const Node& node) override {
-    return cpu::workspace(graph, node, context_.threads);
+    return std::visit([&](const auto& op) { return cpu::workspace(op, graph, node, context_.threads); }, node.op);
   }
 
   void run(std::span<const Step> steps) override {

@@ -38,11 +38,6 @@ void run(const Embedding& op, const Step& step, Context&) { reference::run(op, s
 void run(const EmbeddingGrad& op, const Step& step, Context&) { reference::run(op, step); }
 void run(const CrossEntropy& op, const Step& step, Context&) { reference::run(op, step); }
 void run(const CrossEntropyGrad& op, const Step& step, Context&) { reference::run(op, step); }
-void run(const MultiHeadAttn& op, const Step& step, Context&) { reference::run(op, step); }
-void run(const AttnDelta& op, const Step& step, Context&) { reference::run(op, step); }
-void run(const MultiHeadAttnGradQ& op, const Step& step, Context&) { reference::run(op, step); }
-void run(const MultiHeadAttnGradK& op, const Step& step, Context&) { reference::run(op, step); }
-void run(const MultiHeadAttnGradV& op, const Step& step, Context&) { reference::run(op, step); }
 void run(const CachedAttention& op, const Step& step, Context&) { reference::run(op, step); }
 void run(const Rope& op, const Step& step, Context&) { reference::run(op, step); }
 void run(const CacheWrite& op, const Step& step, Context&) { reference::run(op, step); }
@@ -55,7 +50,5 @@ void run(const LearningRate& op, const Step& step, Context&) { reference::run(op
 void run(const SgdUpdate& op, const Step& step, Context&) { reference::run(op, step); }
 void run(const AdamUpdate& op, const Step& step, Context&) { reference::run(op, step); }
 void run(const LionUpdate& op, const Step& step, Context&) { reference::run(op, step); }
-
-std::size_t workspace(const Graph&, const Node&, int) { return 0; }
 
 }  // namespace graft::cpu

@@ -75,7 +75,21 @@ void run(const SgdUpdate&, const Step&, Context&);
 void run(const AdamUpdate&, const Step&, Context&);
 void run(const LionUpdate&, const Step&, Context&);
 
-/// Scratch bytes of a node beside inputs and outputs; overloads for the ops that want some, else 0.
-std::size_t workspace(const Graph& graph, const Node& node, int threads);
+/// Scratch bytes that an op's kernel wants beside inputs and outputs.
+std::size_t workspace(const MultiHeadAttn&, const Graph&, const Node&, int threads);
+inline std::size_t workspace(const MultiHeadAttnGradQ& op, const Graph& graph, const Node& node, int threads) {
+  return workspace(op.attn, graph, node, threads);
+}
+inline std::size_t workspace(const MultiHeadAttnGradK& op, const Graph& graph, const Node& node, int threads) {
+  return workspace(op.attn, graph, node, threads);
+}
+inline std::size_t workspace(const MultiHeadAttnGradV& op, const Graph& graph, const Node& node, int threads) {
+  return workspace(op.attn, graph, node, threads);
+}
+/// The others want none.
+template <class AnyOp>
+std::size_t workspace(const AnyOp&, const Graph&, const Node&, int) {
+  return 0;
+}
 
 }  // namespace graft::cpu

@@ -52,7 +52,7 @@ GRAFT_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
 GRAFT_INLINE Vec abs(Vec a) { return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(a) & 0x7fffffff); }
 GRAFT_INLINE Vec sqrt(Vec a) {
 #if defined(__AVX512F__)
-  return _mm512_sqrt_ps(a);
+  return _mm512_maskz_sqrt_ps(0xffff, a);  // the plain one warns in g++ 12
 #elif defined(__AVX__)
   return _mm256_sqrt_ps(a);
 #elif defined(__SSE2__)

@@ -9,7 +9,7 @@ namespace graft::cpu {
 /// 2ⁿ·x for whole n in [−300, 300], rounded once.
 GRAFT_INLINE Vec times_power_of_two(Vec x, Vec n) {
 #if defined(__AVX512F__)
-  return _mm512_scalef_ps(x, n);
+  return _mm512_maskz_scalef_ps(0xffff, x, n);  // the plain one warns in g++ 12
 #else
   const IntVec whole = __builtin_convertvector(n, IntVec), half = whole >> 1, rest = whole - half;
   return x * reinterpret_cast<Vec>((half + 127) << 23) * reinterpret_cast<Vec>((rest + 127) << 23);
@@ -18,8 +18,8 @@ GRAFT_INLINE Vec times_power_of_two(Vec x, Vec n) {
 
 GRAFT_INLINE Vec exp(Vec x) {
   constexpr float kLog2E = 1.44269504f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f, kRound = 12582912.0f;  // 1.5·2²³
-  x = x > 89.0f ? broadcast(89.0f) : x;       // e⁸⁹ > the largest float
-  x = x < -105.0f ? broadcast(-105.0f) : x;   // e⁻¹⁰⁵ < half the smallest
+  x = min(broadcast(89.0f), x);    // e⁸⁹ > the largest float
+  x = max(broadcast(-105.0f), x);  // e⁻¹⁰⁵ < half the smallest
   const Vec n = fma(x, broadcast(kLog2E), broadcast(kRound)) - kRound;
   const Vec r = fma(n, broadcast(-kLn2Low), fma(n, broadcast(-kLn2High), x));  // |r| ≤ ½ ln 2
   Vec p = broadcast(1.381454247e-3f);

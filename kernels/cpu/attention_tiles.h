@@ -1,0 +1,110 @@
+#pragma once
+// Small matrix products on tiles that stay in cache, for attention. Tiles are row-major; their rows are padded to whole vectors.
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
+#include "kernels/cpu/vec.h"
+
+namespace graft::cpu {
+
+inline constexpr std::int64_t kTileQueries = 64, kTileKeys = 64;
+inline constexpr std::int64_t padded(std::int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+/// An operand: element (i, j) at data[i·row + j·col].
+struct Strided {
+  const float* data;
+  std::int64_t row, col;
+};
+
+/// kRows × kVecs vectors of C = A·B, or C += A·B. A [m, k] is read number by number, B [k, n] by vectors.
+template <int kRows, int kVecs>
+GRAFT_INLINE void multiply_block(Strided a, const float* b, std::int64_t ldb, float* c, std::int64_t ldc, std::int64_t k, bool accumulate) {
+  Vec acc[kRows][kVecs];
+  for (int i = 0; i < kRows; ++i)
+    for (int j = 0; j < kVecs; ++j) acc[i][j] = accumulate ? load(c + i * ldc + j * kLanes) : Vec{};
+  for (std::int64_t p = 0; p < k; ++p) {
+    Vec row[kVecs];
+    for (int j = 0; j < kVecs; ++j) row[j] = load(b + p * ldb + j * kLanes);
+    for (int i = 0; i < kRows; ++i) {
+      const Vec x = broadcast(a.data[i * a.row + p * a.col]);
+      for (int j = 0; j < kVecs; ++j) acc[i][j] = fma(x, row[j], acc[i][j]);
+    }
+  }
+  for (int i = 0; i < kRows; ++i)
+    for (int j = 0; j < kVecs; ++j) store(c + i * ldc + j * kLanes, acc[i][j]);
+}
+
+// What fits the registers: 32 with AVX-512, 16 before.
+inline constexpr int kBlockRows = kLanes == 16 ? 6 : 4, kBlockVecs = kLanes == 16 ? 4 : 2;
+
+template <int kRows>
+void multiply_rows(std::int64_t n, std::int64_t k, Strided a, const float* b, std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate) {
+  std::int64_t j = 0;
+  for (; j + kBlockVecs * kLanes <= n; j += kBlockVecs * kLanes)
+    multiply_block<kRows, kBlockVecs>(a, b + j, ldb, c + j, ldc, k, accumulate);
+  for (; j + 2 * kLanes <= n; j += 2 * kLanes) multiply_block<kRows, 2>(a, b + j, ldb, c + j, ldc, k, accumulate);
+  if (j < n) multiply_block<kRows, 1>(a, b + j, ldb, c + j, ldc, k, accumulate);
+}
+
+/// C [m, n] = A [m, k]·B [k, n], or C += A·B; n whole vectors.
+inline void multiply(std::int64_t m, std::int64_t n, std::int64_t k, Strided a, const float* b, std::int64_t ldb, float* c, std::int64_t ldc,
+                     bool accumulate) {
+  std::int64_t i = 0;
+  const auto rows = [&](auto count) {
+    multiply_rows<count>(n, k, {a.data + i * a.row, a.row, a.col}, b, ldb, c + i * ldc, ldc, accumulate);
+    i += count;
+  };
+  while (i + kBlockRows <= m) rows(std::integral_constant<int, kBlockRows>());
+  if (m - i >= 4) rows(std::integral_constant<int, 4>());
+  if (m - i >= 2) rows(std::integral_constant<int, 2>());
+  if (m - i >= 1) rows(std::integral_constant<int, 1>());
+}
+
+/// Swaps the lanes whose number has bit kBit of row i with those that have not of row i + kBit.
+template <int kBit, int... kLane>
+GRAFT_INLINE void exchange(Vec& low, Vec& high, std::integer_sequence<int, kLane...>) {
+  const Vec a = low, b = high;
+  low = __builtin_shufflevector(a, b, ((kLane & kBit) == 0 ? kLane : kLane - kBit + kLanes)...);
+  high = __builtin_shufflevector(a, b, ((kLane & kBit) == 0 ? kLane + kBit : kLane + kLanes)...);
+}
+template <int kBit, int... kRow>
+GRAFT_INLINE void exchange_all(Vec* rows, std::integer_sequence<int, kRow...> lanes) {
+  ((kRow & kBit ? void() : exchange<kBit>(rows[kRow], rows[kRow | kBit], lanes)), ...);
+  if constexpr (kBit > 1) exchange_all<kBit / 2>(rows, lanes);
+}
+
+/// to [cols, padded(rows)] = fromᵀ, from [rows, cols] with `ld` between rows; the padding is 0.
+inline void transpose_tile(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to) {
+  const std::int64_t width = padded(rows);
+  for (std::int64_t i = 0; i < rows; i += kLanes) {
+    const std::int64_t there = std::min<std::int64_t>(kLanes, rows - i);
+    for (std::int64_t j = 0; j < cols; j += kLanes) {
+      const std::int64_t lanes = std::min<std::int64_t>(kLanes, cols - j);
+      Vec block[kLanes];
+      if (lanes == kLanes && there == kLanes) {
+        for (int r = 0; r < kLanes; ++r) block[r] = load(from + (i + r) * ld + j);
+      } else {
+        for (int r = 0; r < kLanes; ++r) block[r] = r < there ? load_first(from + (i + r) * ld + j, lanes) : Vec{};
+      }
+      exchange_all<kLanes / 2>(block, std::make_integer_sequence<int, kLanes>());
+      for (int c = 0; c < lanes; ++c) store(to + (j + c) * width + i, block[c]);
+    }
+  }
+}
+
+/// Rows that can be read by vectors as far as padded(cols): the tensor's own, or a copy with 0 behind each row where cols are not whole vectors.
+struct TileRows {
+  const float* data;
+  std::int64_t ld;
+};
+inline TileRows whole_rows(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* copy) {
+  if (cols % kLanes == 0) return {from, ld};
+  const std::int64_t width = padded(cols);
+  for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t j = 0; j < cols; j += kLanes)
+      store(copy + i * width + j, load_first(from + i * ld + j, std::min<std::int64_t>(kLanes, cols - j)));
+  return {copy, width};
+}
+
+}  // namespace graft::cpu
