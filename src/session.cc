@@ -18,7 +18,7 @@ const Init* init_of(const Op& op, bool parameters) {
 }
 
 std::string in_units(std::size_t bytes) {
-  if (bytes < 1024) return std::to_string(bytes) + " B  ";
+  if (bytes < 1024) return std::to_string(bytes) + " B";
   constexpr const char* kUnits[] = {" KiB", " MiB", " GiB"};
   std::size_t unit = 0, tenths = (bytes * 10 + 512) / 1024;
   for (; tenths >= 10240 && unit + 1 < std::size(kUnits); ++unit) tenths = (tenths + 512) / 1024;
@@ -190,12 +190,13 @@ MemoryReport Session::memory_report() const {
 std::string MemoryReport::to_string() const {
   const auto line = [](std::string_view name, std::size_t bytes, const std::string& note = {}) {
     const std::string size = in_units(bytes);
-    return std::string(name) + std::string(12 - name.size() + (12 - std::min<std::size_t>(12, size.size())), ' ') + size + note + "\n";
+    const std::size_t digits = size.find(' ');  // ends in one column
+    return std::string(name) + std::string(20 - name.size() - digits, ' ') + size + note + "\n";
   };
   std::string text = line("parameters", parameters) + line("states", states) + line("inputs", inputs) + line("constants", constants) +
-                     line("arena", arena, "  (without reuse " + in_units(arena_without_reuse) + ")") + line("workspace", workspace) +
+                     line("arena", arena, " (without reuse " + in_units(arena_without_reuse) + ")") + line("workspace", workspace) +
                      line("total", total);
-  if (shared > 0) text += line("shared", shared, "  (parameters and states in another session's memory)");
+  if (shared > 0) text += line("shared", shared, " (parameters and states in another session's memory)");
   return text;
 }
 
