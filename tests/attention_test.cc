@@ -1,4 +1,5 @@
-// What must hold of attention whatever its numbers: which rows see which, what masks and segments mean to each other, no NaN anywhere.
+// What must hold of attention whatever its numbers: which rows see which, what masks and segments mean to each other, no NaN
+// anywhere.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -16,13 +17,14 @@ class Attention : public ::testing::TestWithParam<const char*> {
  protected:
   const std::unique_ptr<Backend> backend_ = make_backend(GetParam(), 2);
 };
-INSTANTIATE_TEST_SUITE_P(, Attention, ::testing::Values("reference", "cpu"), [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(, Attention, ::testing::Values("reference", "cpu"),
+                         [](const auto& info) { return std::string(info.param); });
 
 struct Spec {
   std::int64_t q_rows = 6, kv_rows = 6, heads = 2, kv_heads = 1, dim = 4;
   Mask::Kind mask = Mask::Kind::causal;
   std::int64_t window = 0;
-  std::int64_t q_length = 0, kv_length = 0;  // uniform segments
+  std::int64_t q_length = 0, kv_length = 0;             // uniform segments
   std::vector<double> q_offsets = {}, kv_offsets = {};  // packed segments
 };
 
@@ -68,14 +70,15 @@ std::vector<double> rows(const std::vector<double>& values, std::int64_t cols, s
   return {values.begin() + begin * cols, values.begin() + end * cols};
 }
 
-void expect_near(const std::vector<double>& got, const std::vector<double>& wanted, const std::string& what, double tolerance = 2e-6) {
+void expect_near(const std::vector<double>& got, const std::vector<double>& wanted, const std::string& what,
+                 double tolerance = 2e-6) {
   ASSERT_EQ(got.size(), wanted.size()) << what;
   for (std::size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], wanted[i], tolerance) << what << " element " << i;
 }
 
 TEST_P(Attention, ARowThatSeesNothingGivesZerosAndMinusInfinity) {
-  const Spec specs[] = {{.q_rows = 7, .kv_rows = 3},                                                  // the first four queries
-                        {.q_rows = 150, .kv_rows = 40},                                               // more than a block of them
+  const Spec specs[] = {{.q_rows = 7, .kv_rows = 3},     // the first four queries
+                        {.q_rows = 150, .kv_rows = 40},  // more than a block of them
                         {.q_rows = 8, .kv_rows = 3, .window = 2},
                         {.q_rows = 8, .kv_rows = 4, .q_length = 4, .kv_length = 2},
                         {.q_rows = 5, .kv_rows = 5, .mask = Mask::Kind::full, .q_offsets = {0, 2, 5}, .kv_offsets = {0, 0, 5}}};
@@ -85,8 +88,10 @@ TEST_P(Attention, ARowThatSeesNothingGivesZerosAndMinusInfinity) {
     const Inputs got = attend(*backend_, s, random_inputs(s));
     for (const std::int64_t row : blind_rows[n]) {
       for (const char* name : {"out", "dq"})
-        for (const double value : rows(got.at(name), s.heads * s.dim, row, row + 1)) EXPECT_EQ(value, 0.0) << name << " row " << row << " of spec " << n;
-      for (const double value : rows(got.at("lse"), s.heads, row, row + 1)) EXPECT_EQ(value, -INFINITY) << "row " << row << " of spec " << n;
+        for (const double value : rows(got.at(name), s.heads * s.dim, row, row + 1))
+          EXPECT_EQ(value, 0.0) << name << " row " << row << " of spec " << n;
+      for (const double value : rows(got.at("lse"), s.heads, row, row + 1))
+        EXPECT_EQ(value, -INFINITY) << "row " << row << " of spec " << n;
     }
     const std::int64_t seeing = blind_rows[n].back() + 1;
     for (const double value : rows(got.at("lse"), s.heads, seeing, seeing + 1)) EXPECT_TRUE(std::isfinite(value)) << "spec " << n;
@@ -150,7 +155,8 @@ TEST_P(Attention, CausalWithFewerQueriesIsTheLastRowsOfTheSquare) {
 }
 
 /// Every segment computed alone must give the rows it has in the batch.
-void expect_segments_alone(Backend& backend, const Spec& batch, const std::vector<std::int64_t>& q_offsets, const std::vector<std::int64_t>& kv_offsets) {
+void expect_segments_alone(Backend& backend, const Spec& batch, const std::vector<std::int64_t>& q_offsets,
+                           const std::vector<std::int64_t>& kv_offsets) {
   const Inputs inputs = random_inputs(batch), together = attend(backend, batch, inputs);
   for (std::size_t n = 0; n + 1 < q_offsets.size(); ++n) {
     const std::int64_t q0 = q_offsets[n], q1 = q_offsets[n + 1], k0 = kv_offsets[n], k1 = kv_offsets[n + 1];
@@ -177,13 +183,20 @@ TEST_P(Attention, SegmentsAreIndependentSequences) {
   for (const Mask::Kind mask : {Mask::Kind::full, Mask::Kind::causal, Mask::Kind::window}) {
     const std::int64_t window = mask == Mask::Kind::window ? 3 : 0;
     const auto kind = window > 0 ? Mask::Kind::causal : mask;
-    expect_segments_alone(*backend_, {.q_rows = 12, .kv_rows = 20, .mask = kind, .window = window, .q_length = 3, .kv_length = 5}, {0, 3, 6, 9, 12},
-                          {0, 5, 10, 15, 20});
+    expect_segments_alone(*backend_, {.q_rows = 12, .kv_rows = 20, .mask = kind, .window = window, .q_length = 3, .kv_length = 5},
+                          {0, 3, 6, 9, 12}, {0, 5, 10, 15, 20});
     expect_segments_alone(*backend_,
-                          {.q_rows = 140, .kv_rows = 140, .mask = kind, .window = window, .q_offsets = {0, 1, 1, 70, 140}, .kv_offsets = {0, 1, 1, 70, 140}},
+                          {.q_rows = 140,
+                           .kv_rows = 140,
+                           .mask = kind,
+                           .window = window,
+                           .q_offsets = {0, 1, 1, 70, 140},
+                           .kv_offsets = {0, 1, 1, 70, 140}},
                           {0, 1, 1, 70, 140}, {0, 1, 1, 70, 140});
-    expect_segments_alone(*backend_, {.q_rows = 9, .kv_rows = 11, .mask = kind, .window = window, .q_offsets = {0, 4, 6, 9}, .kv_offsets = {0, 2, 8, 11}},
-                          {0, 4, 6, 9}, {0, 2, 8, 11});
+    expect_segments_alone(
+        *backend_,
+        {.q_rows = 9, .kv_rows = 11, .mask = kind, .window = window, .q_offsets = {0, 4, 6, 9}, .kv_offsets = {0, 2, 8, 11}},
+        {0, 4, 6, 9}, {0, 2, 8, 11});
   }
 }
 
@@ -191,9 +204,11 @@ TEST_P(Attention, AtHeadDim256InABatchTreatsEverySequenceAlike) {
   // the same sequence twice: both halves of every result are the same numbers
   const Spec s = {.q_rows = 140, .kv_rows = 140, .dim = 256, .q_length = 70, .kv_length = 70};
   Inputs inputs = random_inputs(s);
-  for (auto& [name, values] : inputs) std::copy_n(values.begin(), values.size() / 2, values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2));
+  for (auto& [name, values] : inputs)
+    std::copy_n(values.begin(), values.size() / 2, values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2));
   for (const auto& [name, values] : attend(*backend_, s, inputs))
-    for (std::size_t i = 0; i < values.size() / 2; ++i) ASSERT_NEAR(values[i], values[i + values.size() / 2], 1e-6) << name << " element " << i;
+    for (std::size_t i = 0; i < values.size() / 2; ++i)
+      ASSERT_NEAR(values[i], values[i + values.size() / 2], 1e-6) << name << " element " << i;
 }
 
 TEST_P(Attention, GroupedHeadsEqualRepeatedHeads) {

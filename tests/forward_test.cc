@@ -1,4 +1,5 @@
-// The reference kernels against plain loops (tests/plain.h), for every case and every output of every node; and what formulas do not say.
+// The reference kernels against plain loops (tests/plain.h), for every case and every output of every node; and what
+// formulas do not say.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -59,7 +60,8 @@ TEST_P(OpForward, ReferenceMatchesPlainLoops) {
     values.push_back(testing::plain::evaluate(node.op, in, node.outputs));
     testing::plain::Tensor& first = values.back()[0];
     if (const auto* constant = std::get_if<Constant>(&node.op)) {
-      for (std::size_t i = 0; i < first.values.size(); ++i) first.values[i] = constant->values[constant->values.size() == 1 ? 0 : i];
+      for (std::size_t i = 0; i < first.values.size(); ++i)
+        first.values[i] = constant->values[constant->values.size() == 1 ? 0 : i];
     } else if (is_source(node.op)) {
       first.values = testing::read(session, node.name, node.outputs[0].dtype);
     }
@@ -69,7 +71,8 @@ TEST_P(OpForward, ReferenceMatchesPlainLoops) {
     const Node& node = graph.nodes()[n];
     for (std::size_t slot = 0; overwrites(node.op) && slot < node.outputs.size(); ++slot) {
       Value at = {static_cast<std::int32_t>(n), static_cast<std::int32_t>(slot)};
-      while (!is_source(graph.node(at).op)) at = graph.node(at).inputs[static_cast<std::size_t>(alias_of(graph.node(at).op, at.slot))];
+      while (!is_source(graph.node(at).op))
+        at = graph.node(at).inputs[static_cast<std::size_t>(alias_of(graph.node(at).op, at.slot))];
       values[static_cast<std::size_t>(at.node)][0] = values[n][slot];
     }
   }
@@ -132,7 +135,8 @@ TEST(Dropout, DependsOnSeedStreamAndCounterAlone) {
   const std::vector<double> first = dropped(0.5, 7, 0, 3, *reference);
   EXPECT_EQ(first, dropped(0.5, 7, 0, 3, *reference));
   EXPECT_EQ(first, dropped(0.5, 7, 0, 3, *cpu));
-  const std::vector<double> others[] = {dropped(0.5, 8, 0, 3, *reference), dropped(0.5, 7, 1, 3, *reference), dropped(0.5, 7, 0, 4, *reference)};
+  const std::vector<double> others[] = {dropped(0.5, 8, 0, 3, *reference), dropped(0.5, 7, 1, 3, *reference),
+                                        dropped(0.5, 7, 0, 4, *reference)};
   for (const std::vector<double>& other : others) {
     double equal = 0;
     for (std::size_t i = 0; i < first.size(); ++i) equal += first[i] == other[i];

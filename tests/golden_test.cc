@@ -51,10 +51,12 @@ TEST(GoldenFiles, FailATestWhenTheyAreMissing) { EXPECT_THROW(load("no_such_topi
     norm += wanted[i] * wanted[i];
   }
   if (std::sqrt(error) <= rtol * std::sqrt(norm)) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure() << "relative error " << std::sqrt(error / norm) << ", first element " << got[0] << ", wanted " << wanted[0];
+  return ::testing::AssertionFailure() << "relative error " << std::sqrt(error / norm) << ", first element " << got[0]
+                                       << ", wanted " << wanted[0];
 }
 
-/// Runs `graph` as f64 on the reference and as recorded on the cpu backend; each output must be the golden tensor of that name behind `prefix`.
+/// Runs `graph` as f64 on the reference and as recorded on the cpu backend; each output must be the golden tensor of that name
+/// behind `prefix`.
 void expect_golden(const Graph& graph, const testing::Inputs& inputs, const GoldenFile& golden, const std::string& prefix = {}) {
   ASSERT_FALSE(graph.outputs().empty());
   const testing::Inputs exact = testing::run_once(graph.to_f64(), *reference_backend(), inputs);
@@ -102,7 +104,8 @@ TEST_P(GoldenAttention, MatchesPyTorch) {
 INSTANTIATE_TEST_SUITE_P(, GoldenAttention,
                          ::testing::Values(AttentionCase{"causal", 2, 2, 8, true}, AttentionCase{"full", 2, 2, 8, false},
                                            AttentionCase{"cross", 2, 2, 8, false}, AttentionCase{"causal_gqa", 4, 2, 5, true},
-                                           AttentionCase{"causal_mqa", 4, 1, 16, true}, AttentionCase{"causal_bottom_right", 4, 2, 6, true},
+                                           AttentionCase{"causal_mqa", 4, 1, 16, true},
+                                           AttentionCase{"causal_bottom_right", 4, 2, 6, true},
                                            AttentionCase{"cross_gqa", 8, 2, 4, false}),
                          [](const auto& info) { return std::string(info.param.name); });
 
@@ -119,14 +122,16 @@ TEST_P(GoldenRope, MatchesHuggingFaceLlama) {
     const Value vx = g.input("x", {x.rows, x.cols});
     testing::Inputs inputs = {{"x", x.values}, {"dout", golden.at(prefix + "dout").values}};
     if (dynamic) inputs["offset"] = {settings[2]};
-    const Value out = dynamic ? g.rope_dynamic_offset(vx, settings[0], g.input_u32("offset", {}), dim) : g.rope_with_offset(vx, settings[0], first, dim);
+    const Value out = dynamic ? g.rope_dynamic_offset(vx, settings[0], g.input_u32("offset", {}), dim)
+                              : g.rope_with_offset(vx, settings[0], first, dim);
     g.output("out", out);
     add_gradients(g, out, g.input("dout", {x.rows, x.cols}), {vx});
     expect_golden(g, inputs, golden, prefix);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, GoldenRope, ::testing::Values("theta_10000", "theta_500000", "offset"), [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(, GoldenRope, ::testing::Values("theta_10000", "theta_500000", "offset"),
+                         [](const auto& info) { return std::string(info.param); });
 
 TEST(GoldenCrossEntropy, MatchesPyTorch) {
   const GoldenFile golden = load("cross_entropy");
@@ -134,14 +139,15 @@ TEST(GoldenCrossEntropy, MatchesPyTorch) {
   for (const Reduction reduction : {Reduction::mean, Reduction::sum})
     for (const double smoothing : {0.0, 0.1})
       for (const bool ignoring : {false, true}) {
-        const std::string prefix =
-            std::string(reduction == Reduction::mean ? "mean" : "sum") + (smoothing > 0 ? "_smoothed" : "_plain") + (ignoring ? "_ignoring." : "_all.");
+        const std::string prefix = std::string(reduction == Reduction::mean ? "mean" : "sum") +
+                                   (smoothing > 0 ? "_smoothed" : "_plain") + (ignoring ? "_ignoring." : "_all.");
         Graph g;
         const Value logits = g.input("logits", {6, 9});
         const Value loss = g.cross_entropy(logits, g.input_u32("labels", {6}), {reduction, smoothing, ignoring ? 3 : kIgnoreIndex});
         g.output("loss", loss);
         g.output("dlogits", differentiate(g, loss, {logits}).of(g, logits));
-        expect_golden(g, {{"logits", golden.at(prefix + "logits").values}, {"labels", golden.at(prefix + "labels").values}}, golden, prefix);
+        expect_golden(g, {{"logits", golden.at(prefix + "logits").values}, {"labels", golden.at(prefix + "labels").values}}, golden,
+                      prefix);
         ++cases;
       }
   EXPECT_EQ(static_cast<std::size_t>(4 * cases), golden.size());
@@ -149,7 +155,8 @@ TEST(GoldenCrossEntropy, MatchesPyTorch) {
 
 TEST(GoldenFunctions, MatchPyTorch) {
   const GoldenFile golden = load("functions");
-  for (const UnaryFn fn : {UnaryFn::gelu, UnaryFn::gelu_tanh, UnaryFn::silu, UnaryFn::softplus, UnaryFn::sigmoid, UnaryFn::tanh, UnaryFn::relu}) {
+  for (const UnaryFn fn :
+       {UnaryFn::gelu, UnaryFn::gelu_tanh, UnaryFn::silu, UnaryFn::softplus, UnaryFn::sigmoid, UnaryFn::tanh, UnaryFn::relu}) {
     Graph g;
     const Value x = g.input("x", {32}), out = g.unary(fn, x);
     g.output("out", out);
@@ -168,7 +175,8 @@ TEST(GoldenNorms, MatchPyTorch) {
   for (const bool layer : {false, true}) {
     Graph g;
     const Value x = g.input("x", {5, 12}), weight = g.input("weight", {12});
-    testing::Inputs inputs = {{"x", golden.at("x").values}, {"weight", golden.at("weight").values}, {"dout", golden.at("dout").values}};
+    testing::Inputs inputs = {
+        {"x", golden.at("x").values}, {"weight", golden.at("weight").values}, {"dout", golden.at("dout").values}};
     std::vector<Value> wrt = {x, weight};
     if (layer) {
       wrt.push_back(g.input("bias", {12}));
@@ -207,8 +215,10 @@ TEST(GoldenAdamW, MatchesTwentyStepsOfPyTorch) {
     const double rtol = exact ? 1e-10 : 1e-5;
     for (std::int64_t step = 0; step < 20; ++step) {
       session.step();
-      ASSERT_TRUE(near(session.read_f64("loss"), {golden.at("losses").values[static_cast<std::size_t>(step)]}, rtol)) << "step " << step;
-      ASSERT_TRUE(near(session.read_f64("gradient_norm"), {golden.at("norms").values[static_cast<std::size_t>(step)]}, rtol)) << "step " << step;
+      ASSERT_TRUE(near(session.read_f64("loss"), {golden.at("losses").values[static_cast<std::size_t>(step)]}, rtol))
+          << "step " << step;
+      ASSERT_TRUE(near(session.read_f64("gradient_norm"), {golden.at("norms").values[static_cast<std::size_t>(step)]}, rtol))
+          << "step " << step;
       ASSERT_TRUE(near(session.read_f64("w"), row(golden.at("w"), step), rtol)) << "step " << step;
       ASSERT_TRUE(near(session.read_f64("b"), row(golden.at("b"), step), rtol)) << "step " << step;
     }

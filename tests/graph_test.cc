@@ -20,8 +20,8 @@ struct BadInput {
 };
 std::ostream& operator<<(std::ostream& out, const BadInput& bad) { return out << bad.name; }
 
-void attend(Graph& g, Shape q, Shape k, Shape v, std::int64_t heads, std::int64_t kv_heads, std::int64_t dim, const AttentionOptions& options = {},
-            bool is_cross = true) {
+void attend(Graph& g, Shape q, Shape k, Shape v, std::int64_t heads, std::int64_t kv_heads, std::int64_t dim,
+            const AttentionOptions& options = {}, bool is_cross = true) {
   g.multi_head_attn(g.input("q", q), g.input("k", k), g.input("v", v), heads, kv_heads, dim, is_cross, options, "attn");
 }
 
@@ -50,6 +50,8 @@ AttentionOptions masked(Mask::Kind mask) {
   return options;
 }
 
+// one line of code each, and its message
+// clang-format off
 std::vector<BadInput> shapes() {
   return {
       {"matmul_inner", [](Graph& g) { g.matmul(g.input("a", {4, 8}), g.input("b", {9, 16}), false, false, "mlp.up"); },
@@ -234,6 +236,8 @@ std::vector<BadInput> names_dtypes_and_settings() {
   };
 }
 
+// clang-format on
+
 class GraphRefuses : public ::testing::TestWithParam<BadInput> {};
 
 TEST_P(GraphRefuses, WithThisMessage) {
@@ -266,7 +270,11 @@ TEST(GraphEffects, AnOverwrittenStateIsNotReadAgain) {
   const Value cache = g.state("cache.k", {8, 4}), pos = g.input_u32("pos", {});
   const Value written = g.cache_write(g.input("row", {1, 4}), cache, pos, "write");
   const std::string say = R"(reads "cache.k" after "write" overwrote it, use the value that "write" returned)";
-  expect_error([&] { g.cached_attention(g.input("q", {1, 4}), cache, written, pos, 1, 1, 4, {}, "attn"); }, R"(cached_attention "attn": )" + say);
+  expect_error(
+      [&] {
+        g.cached_attention(g.input("q", {1, 4}), cache, written, pos, 1, 1, 4, {}, "attn");
+      },
+      R"(cached_attention "attn": )" + say);
   expect_error([&] { g.cache_write(g.find("row"), cache, pos, "again"); }, R"(cache_write "again": )" + say);
   expect_error([&] { g.output("k", cache); },
                R"(output "k": "cache.k" was overwritten by "write", use the value that it returned)");
@@ -289,8 +297,9 @@ TEST(GraphEffects, DropoutAfterTheCounterAdvancedIsRefused) {
   g.dropout(x, 0.5);
   g.advance_rng();
   g.advance_rng();  // nothing is left to advance
-  expect_error([&] { g.dropout(x, 0.5, "late"); },
-               R"(dropout "late": reads "rng/counter" after "rng/advance" overwrote it, use the value that "rng/advance" returned)");
+  expect_error(
+      [&] { g.dropout(x, 0.5, "late"); },
+      R"(dropout "late": reads "rng/counter" after "rng/advance" overwrote it, use the value that "rng/advance" returned)");
 }
 
 TEST(GraphNames, NumbersUnnamedNodesAndKeepsGivenNames) {
@@ -412,10 +421,10 @@ TEST(GraphHash, ChangesWithEveryAttribute) {
   std::vector<double> many(12, 1.0), other = many;
   other.back() = 2.0;
   const std::vector<std::uint64_t> hashes = {
-      hash(0.5, {3, 4}, Init::ones(), many, "y"),        hash(0.25, {3, 4}, Init::ones(), many, "y"),
-      hash(0.5, {4, 3}, Init::ones(), many, "y"),        hash(0.5, {3, 4}, Init::fill(2), many, "y"),
-      hash(0.5, {3, 4}, Init::ones(), other, "y"),       hash(0.5, {3, 4}, Init::ones(), many, "z"),
-      hash(0.5, {3, 4}, Init::normal(0, 1), many, "y"),  hash(0.5, {3, 4}, Init::uniform(0, 1), many, "y"),
+      hash(0.5, {3, 4}, Init::ones(), many, "y"),         hash(0.25, {3, 4}, Init::ones(), many, "y"),
+      hash(0.5, {4, 3}, Init::ones(), many, "y"),         hash(0.5, {3, 4}, Init::fill(2), many, "y"),
+      hash(0.5, {3, 4}, Init::ones(), other, "y"),        hash(0.5, {3, 4}, Init::ones(), many, "z"),
+      hash(0.5, {3, 4}, Init::normal(0, 1), many, "y"),   hash(0.5, {3, 4}, Init::uniform(0, 1), many, "y"),
       hash(0.5000000001, {3, 4}, Init::ones(), many, "y")};
   EXPECT_EQ(std::set<std::uint64_t>(hashes.begin(), hashes.end()).size(), hashes.size());
 }

@@ -58,8 +58,8 @@ Inputs values_of(const OpCase& op_case, const Graph& graph) {
   for (const Node& node : graph.nodes()) {
     if (!std::holds_alternative<Input>(node.op) || values.contains(node.name)) continue;
     const auto fill = op_case.fills.find(node.name);
-    values[node.name] = draw(fill == op_case.fills.end() ? Fill{} : fill->second, node.outputs[0].shape.size(),
-                             op_case.name + "/" + node.name);
+    values[node.name] =
+        draw(fill == op_case.fills.end() ? Fill{} : fill->second, node.outputs[0].shape.size(), op_case.name + "/" + node.name);
   }
   return values;
 }

@@ -1,6 +1,6 @@
 #pragma once
-// One list of cases an op. Every generic proof runs over all of them: gradients against finite differences, the reference against plain
-// formulas, the cpu backend against the reference, printing, refusals. A new op does not link until it has cases here.
+// One list of cases an op. Every generic proof runs over all of them: gradients against finite differences, the reference
+// against plain formulas, the cpu backend against the reference, printing, refusals. An op without cases does not compile.
 #include <cstdint>
 #include <functional>
 #include <iosfwd>

@@ -117,7 +117,8 @@ std::vector<Attention> long_specs() {
   };
 }
 
-using Build = Value (Graph::*)(Value, Value, Value, std::int64_t, std::int64_t, std::int64_t, const AttentionOptions&, std::string_view);
+using Build = Value (Graph::*)(Value, Value, Value, std::int64_t, std::int64_t, std::int64_t, const AttentionOptions&,
+                               std::string_view);
 
 OpCase named(const std::string& name, Build build, std::int64_t q_rows, std::int64_t kv_rows, std::int64_t window = 0) {
   return {name, [=](Graph& g) {
@@ -177,8 +178,8 @@ OpCase rope(const std::string& name, Shape shape, Rope op, std::optional<double>
           inputs};
 }
 
-OpCase cached(const std::string& name, std::int64_t max_seq, std::int64_t heads, std::int64_t kv_heads, std::int64_t dim, double kv_len,
-              std::optional<double> scale = {}) {
+OpCase cached(const std::string& name, std::int64_t max_seq, std::int64_t heads, std::int64_t kv_heads, std::int64_t dim,
+              double kv_len, std::optional<double> scale = {}) {
   return {"cached_attention_" + name,
           [=](Graph& g) {
             const Value q = g.input("q", {1, heads * dim});
@@ -217,10 +218,11 @@ OpCases cases(std::type_identity<MultiHeadAttn>) {
                    const Value x = g.input("x", {5, 6});
                    g.output("out", g.causal_attention(x, x, x, 2, 2, 3));
                  }});
-  all.push_back({"multi_head_attn_lse_alone", [](Graph& g) {
-                   const Value out = g.multi_head_attn(g.input("q", {5, 6}), g.input("k", {5, 3}), g.constant({5, 3}, {0.5}), 2, 1, 3, false);
-                   g.output("lse", {out.node, 1});
-                 }});
+  all.push_back(
+      {"multi_head_attn_lse_alone", [](Graph& g) {
+         const Value out = g.multi_head_attn(g.input("q", {5, 6}), g.input("k", {5, 3}), g.constant({5, 3}, {0.5}), 2, 1, 3, false);
+         g.output("lse", {out.node, 1});
+       }});
   // keys that grow with their position, in a batch: wrong tiles of later sequences cannot hide among alike numbers
   OpCase ordered = attention({"dim256_batch_of_ordered_keys", 8, 8, 2, 1, 256, Kind::causal, 0, 1.0 / 256, 4, 4});
   for (std::int64_t row = 0; row < 8; ++row)

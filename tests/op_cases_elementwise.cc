@@ -47,7 +47,10 @@ OpCase matmul(const std::string& name, std::int64_t m, std::int64_t k, std::int6
 }  // namespace
 
 OpCases cases(std::type_identity<Input>) {
-  return {{"input_f64", [](Graph& g) { g.output("out", g.cast(g.input("x", {2, 3}, DType::f64), DType::f32)); }},
+  return {{"input_f64",
+           [](Graph& g) {
+             g.output("out", g.cast(g.input("x", {2, 3}, DType::f64), DType::f32));
+           }},
           {"input_read_twice", [](Graph& g) {
              const Value x = g.input("x", {2, 3});
              g.output("out", g.mul(g.exp(x), x));
@@ -59,10 +62,8 @@ OpCases cases(std::type_identity<Parameter>) {
                     const Value w = g.parameter("w", {3, 3}, Init::normal(0.1, 1.0));
                     g.output("out", g.add(g.matmul(w, w, true, false), g.mul(w, g.input("x", {3, 3}))));
                   }}};
-  const std::pair<const char*, Init> inits[] = {{"ones", Init::ones()},
-                                                {"uniform", Init::uniform(-0.5, 2.0)},
-                                                {"xavier", Init::xavier()},
-                                                {"kaiming", Init::kaiming()}};
+  const std::pair<const char*, Init> inits[] = {
+      {"ones", Init::ones()}, {"uniform", Init::uniform(-0.5, 2.0)}, {"xavier", Init::xavier()}, {"kaiming", Init::kaiming()}};
   for (const auto& [name, init] : inits)
     all.push_back({std::string("parameter_") + name, [init = init](Graph& g) {
                      g.output("out", g.tanh(g.matmul(g.input("x", {2, 4}), g.parameter("w", {4, 5}, init))));
@@ -77,7 +78,10 @@ OpCases cases(std::type_identity<State>) {
 }
 
 OpCases cases(std::type_identity<Constant>) {
-  return {{"constant_of_one_value", [](Graph& g) { g.output("out", g.mul(g.input("x", {2, 3}), g.constant({2, 3}, {1.25}))); }},
+  return {{"constant_of_one_value",
+           [](Graph& g) {
+             g.output("out", g.mul(g.input("x", {2, 3}), g.constant({2, 3}, {1.25})));
+           }},
           {"constant_of_all_values", [](Graph& g) {
              g.output("out", g.mul(g.input("x", {2, 3}), g.constant({2, 3}, {1.5, -2, 0.25, 4, 0, -0.125})));
            }}};
@@ -154,19 +158,29 @@ OpCases cases(std::type_identity<UnaryGrad>) {
 
 OpCases cases(std::type_identity<Binary>) {
   OpCases all;
-  const std::pair<const char*, std::pair<Shape, Shape>> shapes[] = {
-      {"same", {{3, 5}, {3, 5}}},       {"row_vector", {{3, 5}, {5}}},       {"row_matrix", {{3, 5}, {1, 5}}},
-      {"column", {{3, 5}, {3, 1}}},     {"scalar", {{3, 5}, {}}},            {"vectors", {{7}, {7}}},
-      {"vector_scalar", {{7}, {}}},     {"scalars", {{}, {}}},               {"one_row", {{1, 5}, {5}}},
-      {"one_column", {{4, 1}, {1, 1}}}, {"square_column", {{4, 4}, {4, 1}}}, {"square_row", {{4, 4}, {1, 4}}},
-      {"large", {{37, 67}, {37, 67}}},  {"large_row", {{67, 37}, {37}}},     {"large_column", {{67, 37}, {67, 1}}},
-      {"large_scalar", {{67, 37}, {}}}};
+  const std::pair<const char*, std::pair<Shape, Shape>> shapes[] = {{"same", {{3, 5}, {3, 5}}},
+                                                                    {"row_vector", {{3, 5}, {5}}},
+                                                                    {"row_matrix", {{3, 5}, {1, 5}}},
+                                                                    {"column", {{3, 5}, {3, 1}}},
+                                                                    {"scalar", {{3, 5}, {}}},
+                                                                    {"vectors", {{7}, {7}}},
+                                                                    {"vector_scalar", {{7}, {}}},
+                                                                    {"scalars", {{}, {}}},
+                                                                    {"one_row", {{1, 5}, {5}}},
+                                                                    {"one_column", {{4, 1}, {1, 1}}},
+                                                                    {"square_column", {{4, 4}, {4, 1}}},
+                                                                    {"square_row", {{4, 4}, {1, 4}}},
+                                                                    {"large", {{37, 67}, {37, 67}}},
+                                                                    {"large_row", {{67, 37}, {37}}},
+                                                                    {"large_column", {{67, 37}, {67, 1}}},
+                                                                    {"large_scalar", {{67, 37}, {}}}};
   for (const BinaryFn fn : kBinaryFns)
     for (const auto& [what, ab] : shapes)
-      all.push_back({op_name(Binary{fn}) + "_" + what,
-                     [fn, a = ab.first, b = ab.second](Graph& g) { g.output("out", g.binary(fn, g.input("a", a), g.input("b", b))); },
-                     {},
-                     {{"b", fn == BinaryFn::div ? Fill{Fill::Kind::uniform, 0.5, 2.0} : Fill{}}}});
+      all.push_back(
+          {op_name(Binary{fn}) + "_" + what,
+           [fn, a = ab.first, b = ab.second](Graph& g) { g.output("out", g.binary(fn, g.input("a", a), g.input("b", b))); },
+           {},
+           {{"b", fn == BinaryFn::div ? Fill{Fill::Kind::uniform, 0.5, 2.0} : Fill{}}}});
   for (const BinaryFn fn : kBinaryFns)
     all.push_back({op_name(Binary{fn}) + "_with_itself",
                    [fn](Graph& g) {
@@ -175,7 +189,10 @@ OpCases cases(std::type_identity<Binary>) {
                    },
                    {},
                    {{"x", kPositive}}});
-  all.push_back({"div_by_negative", [](Graph& g) { g.output("out", g.div(g.input("a", {2, 2}), g.input("b", {2, 2}))); },
+  all.push_back({"div_by_negative",
+                 [](Graph& g) {
+                   g.output("out", g.div(g.input("a", {2, 2}), g.input("b", {2, 2})));
+                 },
                  {{"b", {-0.5, -2, 3, -1}}}});
   return all;
 }
@@ -187,8 +204,14 @@ OpCases cases(std::type_identity<Swiglu>) {
   return {{"swiglu_small", shaped({3, 5})},
           {"swiglu_large", shaped({37, 67})},
           {"swiglu_tails", shaped({6}), {{"gate", {-85, -30, -8, 8, 30, 85}}}},
-          {"swiglu_gate_only", [](Graph& g) { g.output("out", g.swiglu(g.input("gate", {2, 3}), g.constant({2, 3}, {0.5}))); }},
-          {"swiglu_up_only", [](Graph& g) { g.output("out", g.swiglu(g.constant({2, 3}, {-0.5}), g.input("up", {2, 3}))); }},
+          {"swiglu_gate_only",
+           [](Graph& g) {
+             g.output("out", g.swiglu(g.input("gate", {2, 3}), g.constant({2, 3}, {0.5})));
+           }},
+          {"swiglu_up_only",
+           [](Graph& g) {
+             g.output("out", g.swiglu(g.constant({2, 3}, {-0.5}), g.input("up", {2, 3})));
+           }},
           {"swiglu_of_itself", [](Graph& g) {
              const Value x = g.input("x", {2, 3});
              g.output("out", g.swiglu(x, x));
@@ -204,13 +227,22 @@ OpCases cases(std::type_identity<SwigluGrad>) {
 }
 
 OpCases cases(std::type_identity<Cast>) {
-  return {{"cast_f64_and_back", [](Graph& g) { g.output("out", g.cast(g.cast(g.input("x", {3, 5}), DType::f64), DType::f32)); }},
-          {"cast_to_itself", [](Graph& g) { g.output("out", g.exp(g.cast(g.input("x", {3, 5}), DType::f32))); }},
+  return {{"cast_f64_and_back",
+           [](Graph& g) {
+             g.output("out", g.cast(g.cast(g.input("x", {3, 5}), DType::f64), DType::f32));
+           }},
+          {"cast_to_itself",
+           [](Graph& g) {
+             g.output("out", g.exp(g.cast(g.input("x", {3, 5}), DType::f32)));
+           }},
           // halfway cases round to even; 2^-133 and 1e38 test the ends of the range
           {"cast_bf16_and_back",
-           [](Graph& g) { g.output("out", g.cast(g.cast(g.input("x", {2, 8}), DType::bf16), DType::f32)); },
-           {{"x", {1.0, 1.00390625, 1.01171875, -1.00390625, 1.00390637, 3.1415927, -2.7182817, 65504, 1e38, -1e-38, 0, 0.1, 1e-3, 257, 255,
-                   0.33333334}}},
+           [](Graph& g) {
+             g.output("out", g.cast(g.cast(g.input("x", {2, 8}), DType::bf16), DType::f32));
+           },
+           {{"x",
+             {1.0, 1.00390625, 1.01171875, -1.00390625, 1.00390637, 3.1415927, -2.7182817, 65504, 1e38, -1e-38, 0, 0.1, 1e-3, 257,
+              255, 0.33333334}}},
            {},
            {},
            "rounding makes steps"}};
@@ -218,7 +250,9 @@ OpCases cases(std::type_identity<Cast>) {
 
 OpCases cases(std::type_identity<StopGradient>) {
   return {{"stop_gradient_of_one_factor",
-           [](Graph& g) { g.output("out", g.mul(g.input("x", {2, 3}), g.stop_gradient(g.input("y", {2, 3})))); },
+           [](Graph& g) {
+             g.output("out", g.mul(g.input("x", {2, 3}), g.stop_gradient(g.input("y", {2, 3}))));
+           },
            {},
            {},
            {"y"}},
@@ -229,10 +263,21 @@ OpCases cases(std::type_identity<StopGradient>) {
 }
 
 OpCases cases(std::type_identity<Dropout>) {
-  return {{"dropout_third", [](Graph& g) { g.output("out", g.dropout(g.input("x", {5, 7}), 0.3)); }},
-          {"dropout_nearly_all", [](Graph& g) { g.output("out", g.dropout(g.input("x", {10, 30}), 0.95)); }},
-          {"dropout_large", [](Graph& g) { g.output("out", g.dropout(g.input("x", {37, 67}), 0.5)); }},
-          {"dropout_twice", [](Graph& g) { g.output("out", g.dropout(g.tanh(g.dropout(g.input("x", {5, 7}), 0.2)), 0.4)); }}};
+  return {{"dropout_third",
+           [](Graph& g) {
+             g.output("out", g.dropout(g.input("x", {5, 7}), 0.3));
+           }},
+          {"dropout_nearly_all",
+           [](Graph& g) {
+             g.output("out", g.dropout(g.input("x", {10, 30}), 0.95));
+           }},
+          {"dropout_large",
+           [](Graph& g) {
+             g.output("out", g.dropout(g.input("x", {37, 67}), 0.5));
+           }},
+          {"dropout_twice", [](Graph& g) {
+             g.output("out", g.dropout(g.tanh(g.dropout(g.input("x", {5, 7}), 0.2)), 0.4));
+           }}};
 }
 
 }  // namespace graft::testing

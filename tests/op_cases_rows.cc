@@ -30,14 +30,20 @@ OpCases row_cases(const std::string& name, Record record) {
 
 OpCase cross_entropy(const std::string& name, Shape logits, std::vector<double> labels, CrossEntropyOptions options = {}) {
   return {"cross_entropy_" + name,
-          [=](Graph& g) { g.output("loss", g.cross_entropy(g.input("logits", logits), g.input_u32("labels", {logits.rows()}), options)); },
+          [=](Graph& g) {
+            g.output("loss", g.cross_entropy(g.input("logits", logits), g.input_u32("labels", {logits.rows()}), options));
+          },
           {{"labels", std::move(labels)}}};
 }
 
 }  // namespace
 
-OpCases cases(std::type_identity<Softmax>) { return row_cases("softmax", [](Graph& g, Value x) { return g.softmax(x); }); }
-OpCases cases(std::type_identity<LogSoftmax>) { return row_cases("log_softmax", [](Graph& g, Value x) { return g.log_softmax(x); }); }
+OpCases cases(std::type_identity<Softmax>) {
+  return row_cases("softmax", [](Graph& g, Value x) { return g.softmax(x); });
+}
+OpCases cases(std::type_identity<LogSoftmax>) {
+  return row_cases("log_softmax", [](Graph& g, Value x) { return g.log_softmax(x); });
+}
 
 OpCases cases(std::type_identity<SoftmaxGrad>) {
   return {{"softmax_grad_direct", [](Graph& g) {
@@ -111,10 +117,13 @@ OpCases cases(std::type_identity<Embedding>) {
   const auto on = [](std::int64_t vocabulary, std::int64_t dim, std::vector<double> ids) {
     const auto count = static_cast<std::int64_t>(ids.size());
     return OpCase{"",
-                  [=](Graph& g) { g.output("out", g.embedding(g.input("table", {vocabulary, dim}), g.input_u32("ids", {count}))); },
+                  [=](Graph& g) {
+                    g.output("out", g.embedding(g.input("table", {vocabulary, dim}), g.input_u32("ids", {count})));
+                  },
                   {{"ids", std::move(ids)}}};
   };
-  OpCases all = {on(7, 4, {3, 0, 3, 6, 3}), on(5, 3, {4, 4, 4, 4}), on(1, 2, {0}), on(16, 9, some_ids(300, 16)), on(50, 67, some_ids(133, 50))};
+  OpCases all = {on(7, 4, {3, 0, 3, 6, 3}), on(5, 3, {4, 4, 4, 4}), on(1, 2, {0}), on(16, 9, some_ids(300, 16)),
+                 on(50, 67, some_ids(133, 50))};
   const char* names[] = {"repeated_ids", "one_id", "one_row", "many_ids", "large"};
   for (std::size_t i = 0; i < all.size(); ++i) all[i].name = std::string("embedding_") + names[i];
   return all;
@@ -122,7 +131,9 @@ OpCases cases(std::type_identity<Embedding>) {
 
 OpCases cases(std::type_identity<EmbeddingGrad>) {
   return {{"embedding_grad_direct",
-           [](Graph& g) { g.output("dtable", g.record(EmbeddingGrad{6}, {g.input_u32("ids", {5}), g.input("dout", {5, 3})})); },
+           [](Graph& g) {
+             g.output("dtable", g.record(EmbeddingGrad{6}, {g.input_u32("ids", {5}), g.input("dout", {5, 3})}));
+           },
            {{"ids", {2, 0, 2, 5, 2}}}}};
 }
 
@@ -172,7 +183,8 @@ OpCases cases(std::type_identity<CrossEntropyGrad>) {
                    [=](Graph& g) {
                      const Value logits = g.input("logits", {4, 6}), labels = g.input_u32("labels", {4});
                      const Value loss = g.record(op, {logits, labels});
-                     g.output("dlogits", g.record(CrossEntropyGrad{op}, {logits, labels, {loss.node, 1}, {loss.node, 2}, g.input("dloss", {})}));
+                     g.output("dlogits", g.record(CrossEntropyGrad{op},
+                                                  {logits, labels, {loss.node, 1}, {loss.node, 2}, g.input("dloss", {})}));
                      g.output("lse", {loss.node, 1});
                      g.output("counted", {loss.node, 2});
                    },

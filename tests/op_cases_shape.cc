@@ -20,7 +20,8 @@ OpCase one_input(const std::string& name, Shape shape, const std::function<Value
 
 OpCases cases(std::type_identity<Reduce>) {
   OpCases all;
-  const std::pair<const char*, Shape> shapes[] = {{"matrix", {3, 5}}, {"one_row", {1, 6}}, {"one_column", {6, 1}}, {"large", {67, 133}}};
+  const std::pair<const char*, Shape> shapes[] = {
+      {"matrix", {3, 5}}, {"one_row", {1, 6}}, {"one_column", {6, 1}}, {"large", {67, 133}}};
   for (const ReduceFn fn : kReduceFns)
     for (const Axis axis : kAxes) {
       const std::string name = op_name(Reduce{fn, axis}) + "_" + to_string(axis);
@@ -29,18 +30,22 @@ OpCases cases(std::type_identity<Reduce>) {
         if (fn == ReduceFn::max) c.fills["x"] = {Fill::Kind::apart};
         all.push_back(c);
       }
-      OpCase middle = one_input(name + "_then_broadcast", {4, 4}, [=](Graph& g, Value x) { return g.mul(x, g.reduce(fn, g.tanh(x), axis)); });
+      OpCase middle =
+          one_input(name + "_then_broadcast", {4, 4}, [=](Graph& g, Value x) { return g.mul(x, g.reduce(fn, g.tanh(x), axis)); });
       if (fn == ReduceFn::max) middle.fills["x"] = {Fill::Kind::apart};
       all.push_back(middle);
     }
   for (const ReduceFn fn : kReduceFns) {
-    OpCase c = one_input(op_name(Reduce{fn, Axis::all}) + "_all_vector", {7}, [=](Graph& g, Value x) { return g.reduce(fn, x, Axis::all); });
+    OpCase c = one_input(op_name(Reduce{fn, Axis::all}) + "_all_vector", {7},
+                         [=](Graph& g, Value x) { return g.reduce(fn, x, Axis::all); });
     if (fn == ReduceFn::max) c.fills["x"] = {Fill::Kind::apart};
     all.push_back(c);
   }
   all.push_back({"mse", [](Graph& g) { g.output("loss", g.mse(g.input("prediction", {3, 4}), g.input("target", {3, 4}))); }});
   all.push_back({"bce_with_logits",
-                 [](Graph& g) { g.output("loss", g.bce_with_logits(g.input("x", {3, 4}), g.input("t", {3, 4}))); },
+                 [](Graph& g) {
+                   g.output("loss", g.bce_with_logits(g.input("x", {3, 4}), g.input("t", {3, 4})));
+                 },
                  {},
                  {{"x", {Fill::Kind::normal, 0.0, 3.0}}, {"t", {Fill::Kind::uniform, 0.0, 1.0}}}});
   all.push_back({"bce_with_logits_tails",
@@ -54,7 +59,9 @@ OpCases cases(std::type_identity<ReduceMaxGrad>) {
   for (const Axis axis : kAxes) {
     const Shape dout = axis == Axis::all ? Shape{} : axis == Axis::rows ? Shape{4} : Shape{3, 1};
     all.push_back({"reduce_max_grad_ties_" + to_string(axis),
-                   [=](Graph& g) { g.output("dx", g.record(ReduceMaxGrad{axis}, {g.input("x", {3, 4}), g.input("dout", dout)})); },
+                   [=](Graph& g) {
+                     g.output("dx", g.record(ReduceMaxGrad{axis}, {g.input("x", {3, 4}), g.input("dout", dout)}));
+                   },
                    {{"x", {1, 2, 2, -1, 1, 2, 0, 3, 0, -5, 2, 3}}}});
   }
   return all;
@@ -62,13 +69,14 @@ OpCases cases(std::type_identity<ReduceMaxGrad>) {
 
 OpCases cases(std::type_identity<Broadcast>) {
   const std::pair<const char*, std::pair<Shape, Shape>> shapes[] = {
-      {"vector_to_rows", {{5}, {3, 5}}},  {"row_to_rows", {{1, 5}, {3, 5}}},      {"column_to_columns", {{3, 1}, {3, 5}}},
-      {"scalar_to_matrix", {{}, {3, 5}}}, {"scalar_to_vector", {{}, {5}}},        {"one_to_matrix", {{1, 1}, {1, 5}}},
-      {"to_itself", {{3, 5}, {3, 5}}},    {"square_column", {{4, 1}, {4, 4}}},    {"large_vector", {{67}, {37, 67}}},
+      {"vector_to_rows", {{5}, {3, 5}}},    {"row_to_rows", {{1, 5}, {3, 5}}},   {"column_to_columns", {{3, 1}, {3, 5}}},
+      {"scalar_to_matrix", {{}, {3, 5}}},   {"scalar_to_vector", {{}, {5}}},     {"one_to_matrix", {{1, 1}, {1, 5}}},
+      {"to_itself", {{3, 5}, {3, 5}}},      {"square_column", {{4, 1}, {4, 4}}}, {"large_vector", {{67}, {37, 67}}},
       {"large_column", {{67, 1}, {67, 37}}}};
   OpCases all;
   for (const auto& [what, s] : shapes)
-    all.push_back(one_input(std::string("broadcast_") + what, s.first, [to = s.second](Graph& g, Value x) { return g.broadcast(x, to); }));
+    all.push_back(
+        one_input(std::string("broadcast_") + what, s.first, [to = s.second](Graph& g, Value x) { return g.broadcast(x, to); }));
   return all;
 }
 
@@ -113,12 +121,29 @@ OpCases cases(std::type_identity<Slice>) {
 }
 
 OpCases cases(std::type_identity<Pad>) {
-  return {one_input("pad_middle", {2, 3}, [](Graph& g, Value x) { return g.record(Pad{{5, 6}, 1, 2}, {x}); }),
-          one_input("pad_first", {2, 3}, [](Graph& g, Value x) { return g.record(Pad{{5, 6}, 0, 0}, {x}); }),
-          one_input("pad_last", {2, 3}, [](Graph& g, Value x) { return g.record(Pad{{5, 6}, 3, 3}, {x}); }),
-          one_input("pad_nothing", {2, 3}, [](Graph& g, Value x) { return g.record(Pad{{2, 3}, 0, 0}, {x}); }),
-          one_input("pad_vector", {3}, [](Graph& g, Value x) { return g.record(Pad{{7}, 0, 2}, {x}); }),
-          one_input("pad_large", {60, 100}, [](Graph& g, Value x) { return g.record(Pad{{67, 133}, 3, 7}, {x}); })};
+  return {one_input("pad_middle", {2, 3},
+                    [](Graph& g, Value x) {
+                      return g.record(Pad{{5, 6}, 1, 2}, {x});
+                    }),
+          one_input("pad_first", {2, 3},
+                    [](Graph& g, Value x) {
+                      return g.record(Pad{{5, 6}, 0, 0}, {x});
+                    }),
+          one_input("pad_last", {2, 3},
+                    [](Graph& g, Value x) {
+                      return g.record(Pad{{5, 6}, 3, 3}, {x});
+                    }),
+          one_input("pad_nothing", {2, 3},
+                    [](Graph& g, Value x) {
+                      return g.record(Pad{{2, 3}, 0, 0}, {x});
+                    }),
+          one_input("pad_vector", {3},
+                    [](Graph& g, Value x) {
+                      return g.record(Pad{{7}, 0, 2}, {x});
+                    }),
+          one_input("pad_large", {60, 100}, [](Graph& g, Value x) {
+            return g.record(Pad{{67, 133}, 3, 7}, {x});
+          })};
 }
 
 OpCases cases(std::type_identity<Concat>) {

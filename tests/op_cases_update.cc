@@ -57,14 +57,18 @@ OpCase update_scale(const std::string& name, double max_norm, double norm, std::
 
 OpCases cases(std::type_identity<Assign>) {
   return {{"assign_matrix",
-           [](Graph& g) { g.output("out", g.assign(g.exp(g.input("x", {3, 4})), g.state("s", {3, 4}, Init::ones()))); }},
+           [](Graph& g) {
+             g.output("out", g.assign(g.exp(g.input("x", {3, 4})), g.state("s", {3, 4}, Init::ones())));
+           }},
           {"assign_twice",
            [](Graph& g) {
              const Value s = g.state("s", {2}, Init::fill(3.0));
              const Value first = g.assign(g.add(s, g.input("x", {2})), s);
              g.output("out", g.assign(g.mul(first, first), first));
            }},
-          {"assign_u32", [](Graph& g) { g.assign(g.input_u32("x", {3}), g.state("s", {3}, Init::zeros(), DType::u32)); }, {{"x", {7, 0, 4294967295.0}}}}};
+          {"assign_u32",
+           [](Graph& g) { g.assign(g.input_u32("x", {3}), g.state("s", {3}, Init::zeros(), DType::u32)); },
+           {{"x", {7, 0, 4294967295.0}}}}};
 }
 
 OpCases cases(std::type_identity<GlobalNorm>) {
@@ -82,16 +86,11 @@ OpCases cases(std::type_identity<GlobalNorm>) {
 }
 
 OpCases cases(std::type_identity<UpdateScale>) {
-  return {update_scale("no_limit", 0.0, 50.0),
-          update_scale("below_limit", 1.0, 0.5, 3.0),
-          update_scale("at_limit", 1.0, 1.0),
-          update_scale("above_limit", 1.5, 6.0, 3.0),
-          update_scale("nan_norm", 1.0, kNaN),
-          update_scale("infinite_norm", 1.0, kInf),
-          update_scale("nan_norm_no_limit", 0.0, kNaN),
-          update_scale("infinite_norm_no_limit", 0.0, kInf),
-          update_scale("nan_loss", 1.0, 0.5, kNaN),
-          update_scale("infinite_loss", 0.0, 0.5, -kInf)};
+  return {update_scale("no_limit", 0.0, 50.0),          update_scale("below_limit", 1.0, 0.5, 3.0),
+          update_scale("at_limit", 1.0, 1.0),           update_scale("above_limit", 1.5, 6.0, 3.0),
+          update_scale("nan_norm", 1.0, kNaN),          update_scale("infinite_norm", 1.0, kInf),
+          update_scale("nan_norm_no_limit", 0.0, kNaN), update_scale("infinite_norm_no_limit", 0.0, kInf),
+          update_scale("nan_loss", 1.0, 0.5, kNaN),     update_scale("infinite_loss", 0.0, 0.5, -kInf)};
 }
 
 OpCases cases(std::type_identity<CountStep>) {
@@ -99,8 +98,8 @@ OpCases cases(std::type_identity<CountStep>) {
   for (const Scale& scale : kScales)
     all.push_back({std::string("count_step") + scale.name,
                    [](Graph& g) {
-                     g.record(CountStep{}, {g.state("step", {}, Init::fill(7), DType::u32), g.state("skipped", {}, Init::fill(2), DType::u32),
-                                            g.input("scale", {})});
+                     g.record(CountStep{}, {g.state("step", {}, Init::fill(7), DType::u32),
+                                            g.state("skipped", {}, Init::fill(2), DType::u32), g.input("scale", {})});
                    },
                    {{"scale", {scale.value}}}});
   return all;
@@ -122,16 +121,17 @@ OpCases cases(std::type_identity<Increment>) {
 OpCases cases(std::type_identity<LearningRate>) {
   using Kind = Schedule::Kind;
   const std::pair<const char*, Schedule> schedules[] = {
-      {"constant", {Kind::constant, 0.5, 0.0, 0, 0, 0}},          {"constant_warmup", {Kind::constant, 0.5, 0.1, 20, 5, 0}},
-      {"linear", {Kind::linear, 0.5, 0.1, 20, 0, 0}},             {"linear_warmup", {Kind::linear, 0.5, 0.1, 20, 5, 0}},
-      {"cosine", {Kind::cosine, 0.5, 0.1, 20, 0, 0}},             {"cosine_warmup", {Kind::cosine, 0.5, 0.1, 20, 5, 0}},
-      {"wsd", {Kind::wsd, 0.5, 0.1, 20, 5, 6}},                   {"wsd_no_warmup", {Kind::wsd, 0.5, 0.0, 20, 0, 20}}};
+      {"constant", {Kind::constant, 0.5, 0.0, 0, 0, 0}}, {"constant_warmup", {Kind::constant, 0.5, 0.1, 20, 5, 0}},
+      {"linear", {Kind::linear, 0.5, 0.1, 20, 0, 0}},    {"linear_warmup", {Kind::linear, 0.5, 0.1, 20, 5, 0}},
+      {"cosine", {Kind::cosine, 0.5, 0.1, 20, 0, 0}},    {"cosine_warmup", {Kind::cosine, 0.5, 0.1, 20, 5, 0}},
+      {"wsd", {Kind::wsd, 0.5, 0.1, 20, 5, 6}},          {"wsd_no_warmup", {Kind::wsd, 0.5, 0.0, 20, 0, 20}}};
   OpCases all;
   for (const auto& [name, schedule] : schedules)
     for (const int step : {0, 3, 4, 5, 6, 13, 14, 15, 19, 20, 1000})
-      all.push_back({std::string("learning_rate_") + name + "_step_" + std::to_string(step),
-                     [schedule = schedule](Graph& g) { g.output("lr", g.record(LearningRate{schedule}, {g.input_u32("step", {})})); },
-                     {{"step", {static_cast<double>(step)}}}});
+      all.push_back(
+          {std::string("learning_rate_") + name + "_step_" + std::to_string(step),
+           [schedule = schedule](Graph& g) { g.output("lr", g.record(LearningRate{schedule}, {g.input_u32("step", {})})); },
+           {{"step", {static_cast<double>(step)}}}});
   return all;
 }
 
@@ -146,14 +146,16 @@ OpCases cases(std::type_identity<SgdUpdate>) {
 OpCases cases(std::type_identity<AdamUpdate>) {
   OpCases all = updates("adam_update", AdamUpdate{.decoupled = false}, 2, true);
   append(all, updates("adam_update_decayed", AdamUpdate{.weight_decay = 0.1, .lr_scale = 0.5, .decoupled = false}, 2, true));
-  append(all, updates("adam_update_decoupled", AdamUpdate{.beta1 = 0.8, .beta2 = 0.95, .eps = 1e-3, .weight_decay = 0.1, .lr_scale = 0.5}, 2, true));
+  append(all, updates("adam_update_decoupled",
+                      AdamUpdate{.beta1 = 0.8, .beta2 = 0.95, .eps = 1e-3, .weight_decay = 0.1, .lr_scale = 0.5}, 2, true));
   append(all, updates("adam_update_large", AdamUpdate{.weight_decay = 0.1}, 2, true, {67, 133}));
   return all;
 }
 
 OpCases cases(std::type_identity<LionUpdate>) {
   OpCases all = updates("lion_update", LionUpdate{}, 1, false);
-  append(all, updates("lion_update_decayed", LionUpdate{.beta1 = 0.8, .beta2 = 0.7, .weight_decay = 0.1, .lr_scale = 0.5}, 1, false));
+  append(all,
+         updates("lion_update_decayed", LionUpdate{.beta1 = 0.8, .beta2 = 0.7, .weight_decay = 0.1, .lr_scale = 0.5}, 1, false));
   append(all, updates("lion_update_large", LionUpdate{.weight_decay = 0.1}, 1, false, {67, 133}));
   return all;
 }

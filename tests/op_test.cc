@@ -54,7 +54,9 @@ OpCases chosen(bool (*choose)(const OpCase&, const Wrapped&)) {
   return some;
 }
 
-bool has_differences(const OpCase& op_case, const Wrapped& wrapped) { return differentiable(wrapped) && op_case.no_differences.empty(); }
+bool has_differences(const OpCase& op_case, const Wrapped& wrapped) {
+  return differentiable(wrapped) && op_case.no_differences.empty();
+}
 bool is_refused(const OpCase&, const Wrapped& wrapped) {
   return wrapped.loss && !wrapped.inputs.empty() && obstacle(wrapped.graph, wrapped.loss, wrapped.inputs);
 }
@@ -94,7 +96,8 @@ TEST_P(OpRefusesGradient, NamesTheNodeAndTheReason) {
   Wrapped wrapped = testing::wrap(GetParam());
   std::set<std::string> blamed;  // when several nodes are in the way, any of them may be named
   for (const Node& node : wrapped.graph.nodes())
-    if (const std::string reason = testing::no_gradient_of(node.op); !reason.empty()) blamed.insert("\"" + node.name + "\": " + reason);
+    if (const std::string reason = testing::no_gradient_of(node.op); !reason.empty())
+      blamed.insert("\"" + node.name + "\": " + reason);
   try {
     differentiate(wrapped.graph, wrapped.loss, wrapped.inputs);
     FAIL() << "was differentiated";
@@ -102,7 +105,8 @@ TEST_P(OpRefusesGradient, NamesTheNodeAndTheReason) {
     const std::string message = error.what();
     const bool named = std::any_of(blamed.begin(), blamed.end(), [&](const std::string& part) {
       const auto colon = part.find("\": ");
-      return message.find(part.substr(0, colon + 1)) != std::string::npos && message.find(part.substr(colon + 3)) != std::string::npos;
+      return message.find(part.substr(0, colon + 1)) != std::string::npos &&
+             message.find(part.substr(colon + 3)) != std::string::npos;
     });
     EXPECT_TRUE(named) << message;
   }
@@ -125,14 +129,16 @@ TEST_P(OpCpu, GivesTheSameBitsWithAnyNumberOfThreads) {
     const Inputs many = testing::run_once(graph, *cpu_backend(threads), inputs);
     for (const auto& [name, values] : one)
       for (std::size_t i = 0; i < values.size(); ++i)
-        ASSERT_EQ(std::bit_cast<std::uint64_t>(values[i]), std::bit_cast<std::uint64_t>(many.at(name)[i])) << name << " element " << i << ", " << threads << " threads";
+        ASSERT_EQ(std::bit_cast<std::uint64_t>(values[i]), std::bit_cast<std::uint64_t>(many.at(name)[i]))
+            << name << " element " << i << ", " << threads << " threads";
   }
 }
 
 TEST_P(OpCpu, RunsF64AsTheReferenceDoes) {
   const Graph graph = with_gradients(GetParam()).to_f64();
   const Inputs inputs = testing::values_of(GetParam(), graph);
-  const Inputs got = testing::run_once(graph, *cpu_backend(2), inputs), wanted = testing::run_once(graph, *reference_backend(), inputs);
+  const Inputs got = testing::run_once(graph, *cpu_backend(2), inputs),
+               wanted = testing::run_once(graph, *reference_backend(), inputs);
   for (const auto& [name, values] : wanted)
     for (std::size_t i = 0; i < values.size(); ++i)
       ASSERT_EQ(std::bit_cast<std::uint64_t>(values[i]), std::bit_cast<std::uint64_t>(got.at(name)[i])) << name << " element " << i;
@@ -171,7 +177,8 @@ INSTANTIATE_TEST_SUITE_P(, OpGraph, ::testing::ValuesIn(every_case()), name_of);
 
 /// Name and, where the attributes make another function of it, axis.
 std::string key_of(const Op& op) {
-  const bool by_axis = std::holds_alternative<Reduce>(op) || std::holds_alternative<ReduceMaxGrad>(op) || std::holds_alternative<Concat>(op);
+  const bool by_axis =
+      std::holds_alternative<Reduce>(op) || std::holds_alternative<ReduceMaxGrad>(op) || std::holds_alternative<Concat>(op);
   return op_name(op) + (by_axis ? " " + op_attributes(op) : "");
 }
 
@@ -196,9 +203,8 @@ void expect_kinds(std::set<std::string>& keys) {
 
 TEST(OpCaseList, HoldsEveryOp) {
   std::set<std::string> expected, found;
-  [&]<std::size_t... I>(std::index_sequence<I...>) {
-    (expect_kinds<std::variant_alternative_t<I, Op>>(expected), ...);
-  }(std::make_index_sequence<std::variant_size_v<Op>>());
+  [&]<std::size_t... I>(std::index_sequence<I...>) { (expect_kinds<std::variant_alternative_t<I, Op>>(expected), ...); }
+  (std::make_index_sequence<std::variant_size_v<Op>>());
   for (const OpCase& op_case : every_case()) {
     const Graph graph = with_gradients(op_case);
     for (const Node& node : graph.nodes()) found.insert(key_of(node.op));
@@ -214,7 +220,8 @@ TEST(OpCaseList, HoldsEveryAttentionMaskInEverySegmentLayout) {
   for (const OpCase& op_case : every_case()) {
     const Graph graph = with_gradients(op_case);
     for (const Node& node : graph.nodes())
-      if (const auto* grad = std::get_if<MultiHeadAttnGradK>(&node.op)) found.emplace(grad->attn.mask.kind, grad->attn.segments.kind);
+      if (const auto* grad = std::get_if<MultiHeadAttnGradK>(&node.op))
+        found.emplace(grad->attn.mask.kind, grad->attn.segments.kind);
   }
   EXPECT_EQ(found, expected);
 }

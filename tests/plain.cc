@@ -84,7 +84,8 @@ Tensors run_or_nothing(const T& op, const Tensors& in, Tensors out) {
 
 Tensors evaluate(const Op& op, const Tensors& in, const std::vector<TensorType>& types) {
   Tensors out;
-  for (const TensorType& type : types) out.push_back({type.shape, std::vector<double>(static_cast<std::size_t>(type.shape.size()), 0.0)});
+  for (const TensorType& type : types)
+    out.push_back({type.shape, std::vector<double>(static_cast<std::size_t>(type.shape.size()), 0.0)});
   return std::visit([&](const auto& o) { return run_or_nothing(o, in, std::move(out)); }, op);
 }
 
@@ -93,7 +94,8 @@ Tensors run(const MatMul& op, const Tensors& in, Tensors out) {
   for (std::int64_t i = 0; i < out[0].rows(); ++i)
     for (std::int64_t j = 0; j < out[0].cols(); ++j) {
       double sum = in.size() == 3 ? in[2][j] : 0.0;
-      for (std::int64_t k = 0; k < inner; ++k) sum += (op.transpose_a ? in[0].at(k, i) : in[0].at(i, k)) * (op.transpose_b ? in[1].at(j, k) : in[1].at(k, j));
+      for (std::int64_t k = 0; k < inner; ++k)
+        sum += (op.transpose_a ? in[0].at(k, i) : in[0].at(i, k)) * (op.transpose_b ? in[1].at(j, k) : in[1].at(k, j));
       out[0].at(i, j) = sum;
     }
   return out;
@@ -145,7 +147,8 @@ Tensors run(const StopGradient&, const Tensors& in, Tensors) { return in; }
 
 Tensors run(const Dropout& op, const Tensors& in, Tensors out) {
   for (std::int64_t i = 0; i < in[0].shape.size(); ++i) {
-    const bool dropped = philox::drops(op.p, op.seed, op.stream, static_cast<std::uint32_t>(in[1][0]), static_cast<std::uint64_t>(i));
+    const bool dropped =
+        philox::drops(op.p, op.seed, op.stream, static_cast<std::uint32_t>(in[1][0]), static_cast<std::uint64_t>(i));
     out[0][i] = dropped ? 0.0 : in[0][i] / (1 - op.p);
   }
   return out;
@@ -171,7 +174,8 @@ Tensors run(const ReduceMaxGrad& op, const Tensors& in, Tensors out) {
   Tensor best = in[1];
   best.values.assign(best.values.size(), -INFINITY);
   for (std::int64_t i = 0; i < in[0].rows(); ++i)
-    for (std::int64_t j = 0; j < in[0].cols(); ++j) best[group(op.axis, i, j)] = std::max(best[group(op.axis, i, j)], in[0].at(i, j));
+    for (std::int64_t j = 0; j < in[0].cols(); ++j)
+      best[group(op.axis, i, j)] = std::max(best[group(op.axis, i, j)], in[0].at(i, j));
   std::vector<char> taken(best.values.size(), 0);
   for (std::int64_t i = 0; i < in[0].rows(); ++i)
     for (std::int64_t j = 0; j < in[0].cols(); ++j) {

@@ -1,6 +1,6 @@
 #pragma once
-// Every op once more, as plain loops over doubles: written from the formulas of graft/ops.h alone, so that the reference kernels have
-// something to be compared with that shares no code with them.
+// Every op once more, as plain loops over doubles: written from the formulas of graft/ops.h alone, so that the reference
+// kernels have something to be compared with that shares no code with them.
 #include <vector>
 
 #include "graft/graph.h"

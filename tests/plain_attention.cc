@@ -21,14 +21,17 @@ Place place_of(std::int64_t row, std::int64_t rows, SegmentLayout::Kind kind, st
 }
 
 /// Rows that a segment has among all.
-std::int64_t length_of(std::int64_t segment, std::int64_t rows, SegmentLayout::Kind kind, std::int64_t length, const Tensor* offsets) {
+std::int64_t length_of(std::int64_t segment, std::int64_t rows, SegmentLayout::Kind kind, std::int64_t length,
+                       const Tensor* offsets) {
   if (kind == SegmentLayout::Kind::single) return rows;
   if (kind == SegmentLayout::Kind::uniform) return length;
   return static_cast<std::int64_t>((*offsets)[segment + 1] - (*offsets)[segment]);
 }
 
-/// Calls f(query row, head, key row, score) for every pair that sees each other. `in` starts with q, k, v and ends with the offsets, if packed.
-void for_each_pair(const MultiHeadAttn& op, const Tensors& in, const std::function<void(std::int64_t, std::int64_t, std::int64_t, double)>& f) {
+/// Calls f(query row, head, key row, score) for every pair that sees each other. `in` starts with q, k, v and ends with the
+/// offsets, if packed.
+void for_each_pair(const MultiHeadAttn& op, const Tensors& in,
+                   const std::function<void(std::int64_t, std::int64_t, std::int64_t, double)>& f) {
   const Tensor &q = in[0], &k = in[1];
   const bool packed = op.segments.kind == SegmentLayout::Kind::packed;
   const Tensor *q_offsets = packed ? &in[in.size() - 2] : nullptr, *kv_offsets = packed ? &in[in.size() - 1] : nullptr;
@@ -69,8 +72,10 @@ Tensors run(const MultiHeadAttn& op, const Tensors& in, Tensors out) {
   const std::int64_t dim = op.heads.head_dim, group = op.heads.heads / op.heads.kv_heads;
   Tensor largest = out[1], sum = out[1];
   largest.values.assign(largest.values.size(), -INFINITY);
-  for_each_pair(op, in, [&](std::int64_t i, std::int64_t h, std::int64_t, double s) { largest.at(i, h) = std::max(largest.at(i, h), s); });
-  for_each_pair(op, in, [&](std::int64_t i, std::int64_t h, std::int64_t, double s) { sum.at(i, h) += std::exp(s - largest.at(i, h)); });
+  for_each_pair(op, in,
+                [&](std::int64_t i, std::int64_t h, std::int64_t, double s) { largest.at(i, h) = std::max(largest.at(i, h), s); });
+  for_each_pair(op, in,
+                [&](std::int64_t i, std::int64_t h, std::int64_t, double s) { sum.at(i, h) += std::exp(s - largest.at(i, h)); });
   for_each_pair(op, in, [&](std::int64_t i, std::int64_t h, std::int64_t j, double s) {
     for (std::int64_t d = 0; d < dim; ++d)
       out[0].at(i, h * dim + d) += std::exp(s - largest.at(i, h)) / sum.at(i, h) * in[2].at(j, h / group * dim + d);
@@ -115,7 +120,8 @@ Tensors run(const Rope& op, const Tensors& in, Tensors out) {
   const double first = static_cast<double>(op.offset) + (op.dynamic ? in[1][0] : 0);
   const std::int64_t dim = op.head_dim;
   for (std::int64_t row = 0; row < x.rows(); ++row) {
-    const double position = first + static_cast<double>(place_of(row, x.rows(), op.segments.kind, op.segments.q_length, offsets).index);
+    const double position =
+        first + static_cast<double>(place_of(row, x.rows(), op.segments.kind, op.segments.q_length, offsets).index);
     for (std::int64_t head = 0; head < x.cols() / dim; ++head)
       for (std::int64_t i = 0; i < dim / 2; ++i) {
         double angle = position * std::pow(op.theta, -2.0 * static_cast<double>(i) / static_cast<double>(dim));
@@ -134,7 +140,8 @@ Tensors run(const CachedAttention& op, const Tensors& in, Tensors out) {
     return Tensor{{kv_len, cache.cols()}, {cache.values.begin(), cache.values.begin() + kv_len * cache.cols()}};
   };
   const Tensors seen = {in[0], filled(in[1]), filled(in[2])};
-  return {run(MultiHeadAttn{op.heads, {}, op.scale, {}}, seen, {out[0], {{1, op.heads.heads}, std::vector<double>(static_cast<std::size_t>(op.heads.heads))}})[0]};
+  return {run(MultiHeadAttn{op.heads, {}, op.scale, {}}, seen,
+              {out[0], {{1, op.heads.heads}, std::vector<double>(static_cast<std::size_t>(op.heads.heads))}})[0]};
 }
 
 }  // namespace graft::testing::plain

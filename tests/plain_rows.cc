@@ -32,7 +32,8 @@ Tensors run(const LogSoftmax&, const Tensors& in, Tensors out) {
 Tensors run(const SoftmaxGrad&, const Tensors& in, Tensors out) {
   for (std::int64_t i = 0; i < in[0].rows(); ++i)
     for (std::int64_t j = 0; j < in[0].cols(); ++j)
-      for (std::int64_t k = 0; k < in[0].cols(); ++k) out[0].at(i, j) += in[1].at(i, k) * in[0].at(i, k) * ((k == j) - in[0].at(i, j));
+      for (std::int64_t k = 0; k < in[0].cols(); ++k)
+        out[0].at(i, j) += in[1].at(i, k) * in[0].at(i, k) * ((k == j) - in[0].at(i, j));
   return out;
 }
 
@@ -62,7 +63,8 @@ Tensors run(const RmsNormGrad&, const Tensors& in, Tensors out) {
     const double rstd = in[2][i];
     for (std::int64_t j = 0; j < n; ++j) {
       for (std::int64_t k = 0; k < n; ++k)
-        out[0].at(i, j) += dout.at(i, k) * weight[k] * ((k == j) * rstd - x.at(i, k) * x.at(i, j) * rstd * rstd * rstd / static_cast<double>(n));
+        out[0].at(i, j) +=
+            dout.at(i, k) * weight[k] * ((k == j) * rstd - x.at(i, k) * x.at(i, j) * rstd * rstd * rstd / static_cast<double>(n));
       out[1][j] += dout.at(i, j) * x.at(i, j) * rstd;
     }
   }
@@ -90,7 +92,8 @@ Tensors run(const LayerNormGrad&, const Tensors& in, Tensors out) {
     const double mean = in[2][i], rstd = in[3][i];
     for (std::int64_t j = 0; j < x.cols(); ++j) {
       for (std::int64_t k = 0; k < x.cols(); ++k)
-        out[0].at(i, j) += dout.at(i, k) * weight[k] * (((k == j) - 1 / n) * rstd - (x.at(i, k) - mean) * (x.at(i, j) - mean) * rstd * rstd * rstd / n);
+        out[0].at(i, j) += dout.at(i, k) * weight[k] *
+                           (((k == j) - 1 / n) * rstd - (x.at(i, k) - mean) * (x.at(i, j) - mean) * rstd * rstd * rstd / n);
       out[1][j] += dout.at(i, j) * (x.at(i, j) - mean) * rstd;
       out[2][j] += dout.at(i, j);
     }
@@ -131,7 +134,8 @@ Tensors run(const CrossEntropyGrad& op, const Tensors& in, Tensors out) {
     if (in[1][i] == op.loss.ignore_index) continue;
     for (std::int64_t j = 0; j < in[0].cols(); ++j) {
       const double target = (in[1][i] == static_cast<double>(j) ? 1 - s : 0) + s / v;
-      out[0].at(i, j) = in[4][0] * (std::exp(in[0].at(i, j) - in[2][i]) - target) / (op.loss.reduction == Reduction::mean ? in[3][0] : 1);
+      out[0].at(i, j) =
+          in[4][0] * (std::exp(in[0].at(i, j) - in[2][i]) - target) / (op.loss.reduction == Reduction::mean ? in[3][0] : 1);
     }
   }
   return out;
@@ -174,14 +178,16 @@ Tensors run(const Increment&, const Tensors& in, Tensors) {
 
 Tensors run(const LearningRate& op, const Tensors& in, Tensors out) {
   const Schedule& s = op.schedule;
-  const double t = in[0][0], total = static_cast<double>(s.total), warmup = static_cast<double>(s.warmup), decay = static_cast<double>(s.decay);
+  const double t = in[0][0], total = static_cast<double>(s.total), warmup = static_cast<double>(s.warmup),
+               decay = static_cast<double>(s.decay);
   double lr = s.base;
   if (t < warmup) {
     lr = s.base * (t + 1) / warmup;
   } else if (s.kind != Schedule::Kind::constant) {
     const double begin = s.kind == Schedule::Kind::wsd ? total - decay : warmup;
     const double f = std::clamp((t - begin) / (total - begin), 0.0, 1.0);
-    lr = s.kind == Schedule::Kind::cosine ? s.min + 0.5 * (s.base - s.min) * (1 + std::cos(std::numbers::pi * f)) : s.base + (s.min - s.base) * f;
+    lr = s.kind == Schedule::Kind::cosine ? s.min + 0.5 * (s.base - s.min) * (1 + std::cos(std::numbers::pi * f))
+                                          : s.base + (s.min - s.base) * f;
   }
   out[0][0] = lr;
   return out;
