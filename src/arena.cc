@@ -63,9 +63,8 @@ std::size_t arrange(std::vector<ArenaBlock>& blocks) {
   Order by_first = by_size, by_weight = by_size;
   const auto size = [&](std::size_t i) { return blocks[i].bytes; };
   const auto length = [&](std::size_t i) { return static_cast<std::size_t>(blocks[i].last - blocks[i].first + 1); };
-  std::stable_sort(by_size.begin(), by_size.end(), [&](std::size_t a, std::size_t b) {
-    return size(a) != size(b) ? size(a) > size(b) : length(a) > length(b);
-  });
+  std::stable_sort(by_size.begin(), by_size.end(),
+                   [&](std::size_t a, std::size_t b) { return size(a) != size(b) ? size(a) > size(b) : length(a) > length(b); });
   std::stable_sort(by_weight.begin(), by_weight.end(),
                    [&](std::size_t a, std::size_t b) { return size(a) * length(a) > size(b) * length(b); });
   std::stable_sort(by_first.begin(), by_first.end(), [&](std::size_t a, std::size_t b) {

@@ -20,7 +20,7 @@ struct ArenaBlock {
 std::size_t most_in_use(const std::vector<ArenaBlock>& blocks);
 
 /// Gives every block an aligned offset such that blocks in use at the same step do not overlap. Returns the size of the arena.
-/// Places the blocks greedily, in a few orders, each at the first gap that fits and at the tightest one, and keeps the smallest result.
+/// Places the blocks greedily, in a few orders, at the first gap that fits or at the tightest one, and keeps the smallest result.
 std::size_t arrange(std::vector<ArenaBlock>& blocks);
 
 }  // namespace graft

@@ -64,8 +64,8 @@ ValueCheck trace(const Graph& graph, Value v, ValueCheck check) {
       ++check.added;
     } else if (!is_view(node.op) && !std::holds_alternative<Assign>(node.op)) {
       const Node& reader = graph.nodes()[static_cast<std::size_t>(check.node)];
-      throw Error(label(reader) + ": " + check.what + " must come from an input, a constant or a state as it is before the step, got the result of " +
-                  label(node));
+      throw Error(label(reader) + ": " + check.what +
+                  " must come from an input, a constant or a state as it is before the step, got the result of " + label(node));
     }
     v = node.inputs[0];
   }
@@ -80,8 +80,10 @@ std::vector<ValueCheck> value_checks(const Plan& plan) {
   for (const std::int32_t n : plan.order()) {
     const Node& node = graph.nodes()[static_cast<std::size_t>(n)];
     for (const Read& read : std::visit(Rules{graph, node}, node.op)) {
-      const ValueCheck check = trace(graph, node.inputs[read.input], {read.kind, n, read.what, read.bound, read.ignore_index, -1, 0});
-      if (std::none_of(checks.begin(), checks.end(), [&](const ValueCheck& other) { return key(other) == key(check); })) checks.push_back(check);
+      const ValueCheck check =
+          trace(graph, node.inputs[read.input], {read.kind, n, read.what, read.bound, read.ignore_index, -1, 0});
+      if (std::none_of(checks.begin(), checks.end(), [&](const ValueCheck& other) { return key(other) == key(check); }))
+        checks.push_back(check);
     }
   }
   return checks;
@@ -97,7 +99,8 @@ void check_values(const Graph& graph, const ValueCheck& check, std::span<const s
     const bool outside = value >= check.bound;
     switch (check.kind) {
       case ValueCheck::Kind::id:
-        if (outside) fail("id " + text(value) + " at position " + text(i) + " is outside the table of " + text(check.bound) + " rows");
+        if (outside)
+          fail("id " + text(value) + " at position " + text(i) + " is outside the table of " + text(check.bound) + " rows");
         break;
       case ValueCheck::Kind::label:
         if (outside && value != check.ignore_index) {

@@ -7,7 +7,7 @@
 
 namespace graft {
 
-/// What must hold of the u32 values that a node reads: ids, labels, positions, lengths, offsets. Sessions check it before a step runs.
+/// What must hold of the u32 values that a node reads: ids, labels, positions, lengths, offsets. Checked before a step runs.
 struct ValueCheck {
   enum class Kind : std::uint8_t {
     id,        ///< each < bound, the rows of the table
@@ -17,15 +17,16 @@ struct ValueCheck {
     offsets,   ///< first 0, never falling, last bound, the rows they split
   };
   Kind kind;
-  std::int32_t node;        ///< that reads them
-  const char* what;         ///< "q_offsets"
+  std::int32_t node;  ///< that reads them
+  const char* what;   ///< "q_offsets"
   std::int64_t bound;
   std::uint32_t ignore_index = kIgnoreIndex;
   std::int32_t source;      ///< the input, state or constant they come from
   std::uint32_t added = 0;  ///< increments between source and node
 };
 
-/// The checks of a plan, each once. Throws Error naming the node when values come from a computation, which cannot be checked beforehand.
+/// The checks of a plan, each once. Throws Error naming the node when its values come from a computation and so cannot be checked
+/// beforehand.
 std::vector<ValueCheck> value_checks(const Plan& plan);
 
 /// Throws Error naming the node, the value and the bound.

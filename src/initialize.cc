@@ -25,7 +25,8 @@ class Numbers {
   double operator[](std::uint64_t index) {
     if (index / 4 != group_) {
       group_ = index / 4;
-      block_ = philox::block({static_cast<std::uint32_t>(group_), static_cast<std::uint32_t>(group_ >> 32), stream_, kInitStep}, seed_);
+      block_ =
+          philox::block({static_cast<std::uint32_t>(group_), static_cast<std::uint32_t>(group_ >> 32), stream_, kInitStep}, seed_);
     }
     return philox::uniform(block_[index % 4]);
   }
@@ -57,7 +58,8 @@ void normal(double mean, double stddev, Numbers numbers, std::uint64_t first, st
 
 }  // namespace
 
-void initial_values(const Init& init, const Shape& shape, std::string_view name, std::uint64_t seed, std::uint64_t first, std::span<double> to) {
+void initial_values(const Init& init, const Shape& shape, std::string_view name, std::uint64_t seed, std::uint64_t first,
+                    std::span<double> to) {
   const bool matrix = shape.rank() == 2;
   const auto fan_in = static_cast<double>(matrix ? shape.rows() : shape.size());
   const auto fan_out = static_cast<double>(matrix ? shape.cols() : shape.size());

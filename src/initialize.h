@@ -14,6 +14,7 @@ namespace graft {
 ///   normal   elements 2j and 2j + 1 share Box and Muller's pair: r·cos t and r·sin t, r = √(−2 ln(1 − u(2j))), t = 2π·u(2j + 1)
 /// xavier and kaiming: a vector has fan_in = fan_out = its size.
 /// The values are doubles; an f32 tensor holds them rounded, so an f32 and an f64 graph start alike.
-void initial_values(const Init& init, const Shape& shape, std::string_view name, std::uint64_t seed, std::uint64_t first, std::span<double> to);
+void initial_values(const Init& init, const Shape& shape, std::string_view name, std::uint64_t seed, std::uint64_t first,
+                    std::span<double> to);
 
 }  // namespace graft

@@ -46,8 +46,8 @@ std::vector<std::vector<bool>> read_slots(const Graph& graph, const std::vector<
 
 std::int32_t at(const Slots& slots, Value v) { return slots[static_cast<std::size_t>(v.node)][static_cast<std::size_t>(v.slot)]; }
 
-/// The input of the node, which runs at `now`, whose buffer the output may take over: it dies here, and nobody else at this node uses it, save in
-/// the same element-by-element way. kNone if there is none.
+/// The input of the node, which runs at `now`, whose buffer the output may take over: it dies here, and nothing else at this node
+/// uses it, save in the same element-by-element way. kNone if there is none.
 std::int32_t reusable_input(const Graph& graph, const Node& node, std::int32_t slot, std::int32_t now, const Slots& storage_of,
                             const std::vector<Storage>& storages, const std::vector<std::int32_t>& buffer_of_storage,
                             const std::vector<std::int32_t>& taken) {
@@ -87,7 +87,8 @@ Plan::Plan(const Graph& graph, Backend& backend, const PlanOptions& options) : g
         storage_of[n][slot] = at(storage_of, node.inputs[static_cast<std::size_t>(alias)]);
       } else if (source || read[n][slot]) {
         storage_of[n][slot] = static_cast<std::int32_t>(storages.size());
-        storages.push_back({node.outputs[slot], source ? static_cast<std::int32_t>(n) : kNone, kNone, kNone, source || options.keep_all});
+        storages.push_back(
+            {node.outputs[slot], source ? static_cast<std::int32_t>(n) : kNone, kNone, kNone, source || options.keep_all});
       }
     }
     if (!source && !is_view(node.op)) {

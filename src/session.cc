@@ -80,7 +80,8 @@ void Session::Impl::make_steps() {
   }
   written.assign(graph.nodes().size(), false);
   for (const Plan::Buffer& buffer : plan.buffers()) {
-    if (buffer.persistent && buffer.first != Plan::kNone && std::holds_alternative<Input>(node(buffer.source).op)) required.push_back(buffer.source);
+    if (buffer.persistent && buffer.first != Plan::kNone && std::holds_alternative<Input>(node(buffer.source).op))
+      required.push_back(buffer.source);
   }
 }
 
@@ -90,7 +91,8 @@ void Session::Impl::make_checks() {
     const auto size = static_cast<std::size_t>(source.outputs[0].shape.size());
     if (const auto* constant = std::get_if<Constant>(&source.op)) {
       std::vector<std::uint32_t> values(size);
-      for (std::size_t i = 0; i < size; ++i) values[i] = static_cast<std::uint32_t>(constant->values[constant->values.size() == 1 ? 0 : i]);
+      for (std::size_t i = 0; i < size; ++i)
+        values[i] = static_cast<std::uint32_t>(constant->values[constant->values.size() == 1 ? 0 : i]);
       check_values(plan.graph(), check, values);
       continue;
     }
@@ -193,9 +195,9 @@ std::string MemoryReport::to_string() const {
     const std::size_t digits = size.find(' ');  // ends in one column
     return std::string(name) + std::string(20 - name.size() - digits, ' ') + size + note + "\n";
   };
-  std::string text = line("parameters", parameters) + line("states", states) + line("inputs", inputs) + line("constants", constants) +
-                     line("arena", arena, " (without reuse " + in_units(arena_without_reuse) + ")") + line("workspace", workspace) +
-                     line("total", total);
+  std::string text = line("parameters", parameters) + line("states", states) + line("inputs", inputs) +
+                     line("constants", constants) + line("arena", arena, " (without reuse " + in_units(arena_without_reuse) + ")") +
+                     line("workspace", workspace) + line("total", total);
   if (shared > 0) text += line("shared", shared, " (parameters and states in another session's memory)");
   return text;
 }

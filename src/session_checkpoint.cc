@@ -25,7 +25,8 @@ std::vector<Session::Impl::Saved> Session::Impl::saved(bool only_parameters) con
   }
   std::set<std::string_view> paths;
   for (const Saved& saved : all) {
-    if (!paths.insert(saved.path).second) throw Error(label(node(saved.node)) + ": another tensor is saved as \"" + saved.path + "\" too");
+    if (!paths.insert(saved.path).second)
+      throw Error(label(node(saved.node)) + ": another tensor is saved as \"" + saved.path + "\" too");
   }
   return all;
 }
@@ -85,7 +86,9 @@ Checkpoint Session::snapshot() const {
 }
 
 void Session::restore(const Checkpoint& checkpoint, bool convert) { impl_->restore(checkpoint, false, convert, "checkpoint"); }
-void Session::restore_parameters(const Checkpoint& checkpoint, bool convert) { impl_->restore(checkpoint, true, convert, "checkpoint"); }
+void Session::restore_parameters(const Checkpoint& checkpoint, bool convert) {
+  impl_->restore(checkpoint, true, convert, "checkpoint");
+}
 void Session::save(const std::filesystem::path& file) const { write_checkpoint(file, snapshot()); }
 void Session::load(const std::filesystem::path& file) {
   impl_->restore(read_checkpoint(file), false, false, "checkpoint \"" + file.string() + "\"");

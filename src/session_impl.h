@@ -72,9 +72,9 @@ struct Session::Impl {
 
   Backend& backend;
   const Plan plan;
-  std::vector<Memory> own;     // the persistent buffers that are not shared, the arena, the workspace
-  std::vector<void*> memory;   // buffer → where it is
-  std::vector<bool> shared;    // buffer → whether it is another session's
+  std::vector<Memory> own;    // the persistent buffers that are not shared, the arena, the workspace
+  std::vector<void*> memory;  // buffer → where it is
+  std::vector<bool> shared;   // buffer → whether it is another session's
   void* workspace = nullptr;
   std::vector<TensorView> views;
   std::vector<Step> steps;

@@ -23,7 +23,9 @@ Value behind_views(const Graph& graph, Value v) {
 }
 
 /// The lse of a row that sees no key is −inf; nothing else may be.
-bool may_be_minus_infinity(const Node& node, std::int32_t slot) { return std::holds_alternative<MultiHeadAttn>(node.op) && slot == 1; }
+bool may_be_minus_infinity(const Node& node, std::int32_t slot) {
+  return std::holds_alternative<MultiHeadAttn>(node.op) && slot == 1;
+}
 
 }  // namespace
 
@@ -38,12 +40,15 @@ void Session::Impl::write(std::string_view name, const void* values, DType dtype
   }
   if (!v) throw Error("output \"" + std::string(name) + "\": is computed, only inputs, parameters and states can be written");
   const Node& target = node(v.node);
-  if (std::holds_alternative<Constant>(target.op)) throw Error(label(target) + ": is fixed, only inputs, parameters and states can be written");
+  if (std::holds_alternative<Constant>(target.op))
+    throw Error(label(target) + ": is fixed, only inputs, parameters and states can be written");
   if (!is_writable(target.op)) throw Error(label(target) + ": is computed, only inputs, parameters and states can be written");
   const TensorType& type = target.outputs[0];
-  if (is_float(type.dtype) != is_float(dtype)) throw Error(label(target) + ": takes " + to_string(type) + ", got " + in_words(dtype) + " values");
+  if (is_float(type.dtype) != is_float(dtype))
+    throw Error(label(target) + ": takes " + to_string(type) + ", got " + in_words(dtype) + " values");
   if (count != static_cast<std::size_t>(type.shape.size())) {
-    throw Error(label(target) + ": takes " + std::to_string(type.shape.size()) + " values of " + to_string(type) + ", got " + std::to_string(count));
+    throw Error(label(target) + ": takes " + std::to_string(type.shape.size()) + " values of " + to_string(type) + ", got " +
+                std::to_string(count));
   }
   put(v.node, values, dtype);
   written[static_cast<std::size_t>(v.node)] = true;
@@ -83,16 +88,19 @@ void Session::Impl::check_readable(const Named& named, DType dtype) const {
   if (!plan.kept(named.value)) {
     throw Error(named.label + ": is not kept after a step, mark it with Graph::output or use PlanOptions::keep_all");
   }
-  if (std::holds_alternative<Input>(from.op) && !written[static_cast<std::size_t>(shown.node)]) throw Error(named.label + ": was never written");
+  if (std::holds_alternative<Input>(from.op) && !written[static_cast<std::size_t>(shown.node)])
+    throw Error(named.label + ": was never written");
   if (!is_source(from.op) && !stepped) throw Error(named.label + ": has no value before the first step");
-  if (is_float(type.dtype) != is_float(dtype)) throw Error(named.label + ": is " + to_string(type) + ", got a request for " + in_words(dtype) + " values");
+  if (is_float(type.dtype) != is_float(dtype))
+    throw Error(named.label + ": is " + to_string(type) + ", got a request for " + in_words(dtype) + " values");
 }
 
 void Session::Impl::read(const Named& named, DType dtype, void* to, std::size_t count) {
   check_readable(named, dtype);
   const TensorType& type = plan.graph().type(named.value);
   if (count != static_cast<std::size_t>(type.shape.size())) {
-    throw Error(named.label + ": has " + std::to_string(type.shape.size()) + " values of " + to_string(type) + ", got room for " + std::to_string(count));
+    throw Error(named.label + ": has " + std::to_string(type.shape.size()) + " values of " + to_string(type) + ", got room for " +
+                std::to_string(count));
   }
   if (dtype == type.dtype) {
     backend.download(to, data(named.value), type.bytes());
@@ -130,15 +138,25 @@ std::string Session::Impl::first_nonfinite() {
   return "";
 }
 
-void Session::write(std::string_view name, std::span<const float> values) { impl_->write(name, values.data(), DType::f32, values.size()); }
-void Session::write(std::string_view name, std::span<const double> values) { impl_->write(name, values.data(), DType::f64, values.size()); }
+void Session::write(std::string_view name, std::span<const float> values) {
+  impl_->write(name, values.data(), DType::f32, values.size());
+}
+void Session::write(std::string_view name, std::span<const double> values) {
+  impl_->write(name, values.data(), DType::f64, values.size());
+}
 void Session::write(std::string_view name, std::span<const std::uint32_t> values) {
   impl_->write(name, values.data(), DType::u32, values.size());
 }
 
-void Session::read(std::string_view name, std::span<float> to) { impl_->read(impl_->readable(name), DType::f32, to.data(), to.size()); }
-void Session::read(std::string_view name, std::span<double> to) { impl_->read(impl_->readable(name), DType::f64, to.data(), to.size()); }
-void Session::read(std::string_view name, std::span<std::uint32_t> to) { impl_->read(impl_->readable(name), DType::u32, to.data(), to.size()); }
+void Session::read(std::string_view name, std::span<float> to) {
+  impl_->read(impl_->readable(name), DType::f32, to.data(), to.size());
+}
+void Session::read(std::string_view name, std::span<double> to) {
+  impl_->read(impl_->readable(name), DType::f64, to.data(), to.size());
+}
+void Session::read(std::string_view name, std::span<std::uint32_t> to) {
+  impl_->read(impl_->readable(name), DType::u32, to.data(), to.size());
+}
 
 std::vector<float> Session::read(std::string_view name) {
   const Impl::Named named = impl_->readable(name);

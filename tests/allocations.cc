@@ -39,7 +39,8 @@ bool on_behalf_of_onednn() {
   const int depth = backtrace(frames, 64);
   for (int i = 0; i < depth; ++i) {
     Dl_info info;
-    if (dladdr(frames[i], &info) != 0 && info.dli_fname != nullptr && std::strstr(info.dli_fname, "libdnnl") != nullptr) return true;
+    if (dladdr(frames[i], &info) != 0 && info.dli_fname != nullptr && std::strstr(info.dli_fname, "libdnnl") != nullptr)
+      return true;
   }
   return false;
 }

@@ -7,8 +7,8 @@ namespace graft::testing {
 /// Why allocations cannot be counted in this build, "" if they can.
 std::string no_allocation_count();
 
-/// Counts while it lives, on all threads. Allocations made by oneDNN itself (a frame of libdnnl on the stack) are left out: its primitives
-/// allocate as they like.
+/// Counts while it lives, on all threads. Allocations made by oneDNN itself (a frame of libdnnl on the stack) are left out: its
+/// primitives allocate as they like.
 class CountAllocations {
  public:
   CountAllocations();

@@ -65,7 +65,7 @@ TEST(Allocations, AreCounted) {
   EXPECT_TRUE(counted()) << "malloc";
   double* volatile b = new double[100];
   EXPECT_TRUE(counted()) << "new";
-  void* volatile c = ::operator new(100, std::align_val_t{64});
+  void* volatile c = ::operator new (100, std::align_val_t{64});
   EXPECT_TRUE(counted()) << "aligned new";
   void* volatile d = std::aligned_alloc(64, 128);
   EXPECT_TRUE(counted()) << "aligned_alloc";
@@ -73,7 +73,7 @@ TEST(Allocations, AreCounted) {
   EXPECT_TRUE(counted()) << "realloc";
   std::free(a);
   delete[] b;
-  ::operator delete(c, std::align_val_t{64});
+  ::operator delete (c, std::align_val_t{64});
   std::free(d);
   EXPECT_FALSE(counted());
 }

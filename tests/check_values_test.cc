@@ -112,7 +112,8 @@ TEST_F(CheckValues, LengthsAreCountedThroughIncrements) {
   g.output("y", g.cached_attention(g.constant({1, 1}, {1.0}), cache, cache, next, 1, 1, 1, {}, "attend"));
   Session session(g, *backend);
   session.step();
-  EXPECT_EQ(message_of([&] { session.step(); }), "cached_attention \"attend\": kv_len must be from 1 to 2, the rows of the cache, got 4");
+  EXPECT_EQ(message_of([&] { session.step(); }),
+            "cached_attention \"attend\": kv_len must be from 1 to 2, the rows of the cache, got 4");
 }
 
 TEST_F(CheckValues, AStateThatIsAssignedIsCheckedByWhatItIsAssigned) {
@@ -162,9 +163,12 @@ TEST_F(CheckValues, OffsetsOfPackedSegmentsAreChecked) {
     return text;
   };
   EXPECT_EQ(message("q_offsets", {1, 2, 2, 6}, {0, 2, 2, 6}), "multi_head_attn \"attend\": q_offsets must begin with 0, got 1");
-  EXPECT_EQ(message("q_offsets", {0, 2, 2, 5}, {0, 2, 2, 6}), "multi_head_attn \"attend\": q_offsets must end with 6, the number of rows, got 5");
-  EXPECT_EQ(message("kv_offsets", {0, 3, 1, 4}, {0, 1, 4, 4}), "multi_head_attn \"attend\": kv_offsets must never fall, got 1 after 3 at position 2");
-  EXPECT_EQ(message("kv_offsets", {0, 1, 4, 6}, {0, 1, 4, 4}), "multi_head_attn \"attend\": kv_offsets must end with 4, the number of rows, got 6");
+  EXPECT_EQ(message("q_offsets", {0, 2, 2, 5}, {0, 2, 2, 6}),
+            "multi_head_attn \"attend\": q_offsets must end with 6, the number of rows, got 5");
+  EXPECT_EQ(message("kv_offsets", {0, 3, 1, 4}, {0, 1, 4, 4}),
+            "multi_head_attn \"attend\": kv_offsets must never fall, got 1 after 3 at position 2");
+  EXPECT_EQ(message("kv_offsets", {0, 1, 4, 6}, {0, 1, 4, 4}),
+            "multi_head_attn \"attend\": kv_offsets must end with 4, the number of rows, got 6");
   EXPECT_EQ(message("offsets", {0, 6}, {0, 5}), "rope \"rope\": offsets must end with 5, the number of rows, got 6");
   session.step();
 }
@@ -201,7 +205,8 @@ TEST_F(CheckValues, PositionsThatAStepComputesAreRefusedWhenTheSessionIsMade) {
   const Value counted = g.record(CountStep{}, {step, skipped, g.constant({}, {1.0})}, "count");
   g.cache_write(g.constant({1, 1}, {1.0}), g.state("cache", {2, 1}), counted, "write");
   EXPECT_EQ(message_of([&] { Session session(g, *backend); }),
-            "cache_write \"write\": position must come from an input, a constant or a state as it is before the step, got the result of count_step \"count\"");
+            "cache_write \"write\": position must come from an input, a constant or a state as it is before the step, got the "
+            "result of count_step \"count\"");
 }
 
 // ---- non-finite values

@@ -17,7 +17,7 @@ class Initialize : public testing::SessionTest {};
 
 constexpr std::uint64_t kSeed = 0x0123456789abcdef;
 
-/// The k-th uniform number of a tensor, from the definition: Philox4x32-10 of (k / 4, hash of the name, 2³² − 1), keyed by the seed.
+/// The k-th uniform number of a tensor, by its definition: Philox4x32-10 of (k / 4, hash of the name, 2³² − 1), keyed by the seed.
 double number(std::string_view name, std::uint64_t k) {
   std::uint32_t hash = 0x811c9dc5u;
   for (const char c : name) hash = (hash ^ static_cast<std::uint8_t>(c)) * 0x01000193u;
@@ -62,8 +62,10 @@ TEST_F(Initialize, ParametersStartAsTheirInitSays) {
   expect_values(session.read_f64("normal"), [](std::size_t k) { return 1.0 + 0.5 * gaussian("normal", k); });
   expect_values(session.read_f64("xavier"), [](std::size_t k) { return std::sqrt(6.0 / 8.0) * (2.0 * number("xavier", k) - 1.0); });
   expect_values(session.read_f64("kaiming"), [](std::size_t k) { return std::sqrt(2.0 / 8.0) * gaussian("kaiming", k); });
-  expect_values(session.read_f64("xavier_vector"), [](std::size_t k) { return std::sqrt(6.0 / 12.0) * (2.0 * number("xavier_vector", k) - 1.0); });
-  expect_values(session.read_f64("kaiming_vector"), [](std::size_t k) { return std::sqrt(2.0 / 8.0) * gaussian("kaiming_vector", k); });
+  expect_values(session.read_f64("xavier_vector"),
+                [](std::size_t k) { return std::sqrt(6.0 / 12.0) * (2.0 * number("xavier_vector", k) - 1.0); });
+  expect_values(session.read_f64("kaiming_vector"),
+                [](std::size_t k) { return std::sqrt(2.0 / 8.0) * gaussian("kaiming_vector", k); });
   expect_values(session.read_f64("state"), [](std::size_t k) { return number("state", k); });
   EXPECT_EQ(session.read_u32("counter"), (U32s{4000000000u}));
 }

@@ -290,7 +290,8 @@ TEST(Plan, NoTwoLiveValuesOverlapUnlessOneTakesTheOthersPlaceElementByElement) {
         bool allowed = false;
         for (std::size_t i = 0; i < node.inputs.size(); ++i) {
           if (plan.buffer_of(node.inputs[i]) != plan.buffer_of(b.value)) continue;
-          allowed = may_reuse(node.op, b.value.slot, static_cast<int>(i)) && plan.graph().type(node.inputs[i]) == plan.graph().type(b.value);
+          allowed = may_reuse(node.op, b.value.slot, static_cast<int>(i)) &&
+                    plan.graph().type(node.inputs[i]) == plan.graph().type(b.value);
           if (!allowed) break;
         }
         EXPECT_TRUE(allowed) << node.name;

@@ -1,5 +1,6 @@
 #pragma once
-// Graphs made of a seed, to prove what must hold of every plan: views, several outputs, states that are overwritten, values that nothing reads.
+// Graphs made of a seed, to prove what must hold of every plan: views, several outputs, states that are overwritten, values that
+// nothing reads.
 #include <cstdint>
 #include <map>
 #include <memory>

@@ -66,9 +66,10 @@ TEST_F(SessionCheckpoint, RestoreListsEverythingThatDoesNotFitAndChangesNothing)
   c.tensors.erase(c.tensors.begin() + 3);  // optimizer/step
   c.tensors.push_back({"model/extra", {DType::f32, {3}}, std::vector<std::byte>(12)});
   const Floats before = b.read("w");
-  EXPECT_EQ(message_of([&] { b.restore(c); }),
-            "checkpoint does not fit: missing \"optimizer/step\" u32[]; unexpected \"model/extra\" f32[3]; "
-            "\"model/w\" is f32[3, 4] in the file, f32[4, 3] here; \"optimizer/exp_avg/w\" is f32[3, 4] in the file, f32[4, 3] here");
+  EXPECT_EQ(
+      message_of([&] { b.restore(c); }),
+      "checkpoint does not fit: missing \"optimizer/step\" u32[]; unexpected \"model/extra\" f32[3]; "
+      "\"model/w\" is f32[3, 4] in the file, f32[4, 3] here; \"optimizer/exp_avg/w\" is f32[3, 4] in the file, f32[4, 3] here");
   EXPECT_EQ(b.read("w"), before);
   EXPECT_EQ(b.read("b"), (Floats{1, 1, 1})) << "though this one would have fitted";
 }
@@ -86,7 +87,8 @@ TEST_F(SessionCheckpoint, OtherFloatTypesLoadOnlyIfAsked) {
   Session narrow(saved_graph(), *backend), wide(saved_graph({2, 3}, DType::f64), *backend);
   write(narrow, "w", {0.1f, 0.2f, 3, 4, 5, 6});
   EXPECT_EQ(message_of([&] { wide.restore(narrow.snapshot()); }),
-            "checkpoint does not fit: \"model/w\" is f32[2, 3] in the file, f64[2, 3] here; \"model/b\" is f32[3] in the file, f64[3] here; "
+            "checkpoint does not fit: \"model/w\" is f32[2, 3] in the file, f64[2, 3] here; \"model/b\" is f32[3] in the file, "
+            "f64[3] here; "
             "\"optimizer/exp_avg/w\" is f32[2, 3] in the file, f64[2, 3] here");
   wide.restore(narrow.snapshot(), true);
   EXPECT_EQ(wide.read_f64("w"), (Doubles{0.1f, 0.2f, 3, 4, 5, 6}));
@@ -96,7 +98,8 @@ TEST_F(SessionCheckpoint, OtherFloatTypesLoadOnlyIfAsked) {
 
   Checkpoint c = narrow.snapshot();
   c.tensors[3].type.dtype = DType::f32;
-  EXPECT_EQ(message_of([&] { narrow.restore(c, true); }), "checkpoint does not fit: \"optimizer/step\" is f32[] in the file, u32[] here")
+  EXPECT_EQ(message_of([&] { narrow.restore(c, true); }),
+            "checkpoint does not fit: \"optimizer/step\" is f32[] in the file, u32[] here")
       << "counters are never converted";
 }
 
@@ -139,9 +142,9 @@ TEST_F(SessionCheckpoint, SaveAndLoadGoThroughAFile) {
   b.load(file);
   EXPECT_EQ(b.read("w"), a.read("w"));
   EXPECT_EQ(b.read_u32("optimizer/step"), (U32s{42}));
-  EXPECT_EQ(message_of([&] { misfit.load(file); }),
-            "checkpoint \"" + file.string() + "\" does not fit: \"model/w\" is f32[2, 3] in the file, f32[3, 2] here; "
-            "\"optimizer/exp_avg/w\" is f32[2, 3] in the file, f32[3, 2] here");
+  EXPECT_EQ(message_of([&] { misfit.load(file); }), "checkpoint \"" + file.string() +
+                                                        "\" does not fit: \"model/w\" is f32[2, 3] in the file, f32[3, 2] here; "
+                                                        "\"optimizer/exp_avg/w\" is f32[2, 3] in the file, f32[3, 2] here");
   std::filesystem::remove(file);
 }
 

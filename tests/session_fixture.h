@@ -16,7 +16,9 @@ using Floats = std::vector<float>;
 using Doubles = std::vector<double>;
 using U32s = std::vector<std::uint32_t>;
 
-inline void write(Session& session, std::string_view name, const Floats& values) { session.write(name, std::span<const float>(values)); }
+inline void write(Session& session, std::string_view name, const Floats& values) {
+  session.write(name, std::span<const float>(values));
+}
 inline void write_u32(Session& session, std::string_view name, const U32s& values) {
   session.write(name, std::span<const std::uint32_t>(values));
 }

@@ -66,7 +66,8 @@ TEST_F(SessionTest, Bf16IsRoundedToTheNearestEven) {
   Session session(g, *backend);
   // A step of bf16 at 1 is 1/128: ties go to the even neighbour, what lies a hair beyond a tie does not.
   const double tie = 1.0 / 256.0, hair = 1e-12;
-  session.write("x", std::span<const double>(Doubles{1.0 + tie, 1.0 + 3 * tie, 1.0 + tie + hair, 1.0 + 3 * tie - hair, -1.0 - tie - hair, NAN}));
+  session.write("x", std::span<const double>(
+                         Doubles{1.0 + tie, 1.0 + 3 * tie, 1.0 + tie + hair, 1.0 + 3 * tie - hair, -1.0 - tie - hair, NAN}));
   Doubles read = session.read_f64("x");
   EXPECT_TRUE(std::isnan(read.back()));
   read.pop_back();
@@ -161,8 +162,10 @@ TEST_F(SessionTest, WritingTheWrongThingSaysWhatWasExpected) {
   EXPECT_EQ(message_of([&] { write(session, "labels", Floats(3)); }), "input \"labels\": takes u32[3], got floating-point values");
   EXPECT_EQ(message_of([&] { session.write("labels", std::span<const double>(Doubles(3))); }),
             "input \"labels\": takes u32[3], got floating-point values");
-  EXPECT_EQ(message_of([&] { write(session, "labls", Floats(3)); }), "no input, parameter or state is called \"labls\", did you mean \"labels\"");
-  EXPECT_EQ(message_of([&] { write(session, "two", Floats(2)); }), "constant \"two\": is fixed, only inputs, parameters and states can be written");
+  EXPECT_EQ(message_of([&] { write(session, "labls", Floats(3)); }),
+            "no input, parameter or state is called \"labls\", did you mean \"labels\"");
+  EXPECT_EQ(message_of([&] { write(session, "two", Floats(2)); }),
+            "constant \"two\": is fixed, only inputs, parameters and states can be written");
   EXPECT_EQ(message_of([&] { write(session, "ce", Floats(1)); }),
             "cross_entropy \"ce\": is computed, only inputs, parameters and states can be written");
   EXPECT_EQ(message_of([&] { write(session, "alias", Floats(12)); }),
@@ -276,8 +279,10 @@ TEST_F(SessionTest, SharingRefusesADifferentType) {
   b.parameter("w", {4, 3});
   c.parameter("w", {3, 4}, Init::zeros(), DType::f64);
   Session owner(a, *backend);
-  EXPECT_EQ(message_of([&] { Session guest(b, owner); }), "parameter \"w\": is f32[4, 3] here, f32[3, 4] in the session that shares its memory");
-  EXPECT_EQ(message_of([&] { Session guest(c, owner); }), "parameter \"w\": is f64[3, 4] here, f32[3, 4] in the session that shares its memory");
+  EXPECT_EQ(message_of([&] { Session guest(b, owner); }),
+            "parameter \"w\": is f32[4, 3] here, f32[3, 4] in the session that shares its memory");
+  EXPECT_EQ(message_of([&] { Session guest(c, owner); }),
+            "parameter \"w\": is f64[3, 4] here, f32[3, 4] in the session that shares its memory");
 }
 
 // ---- memory

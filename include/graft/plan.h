@@ -10,11 +10,13 @@
 namespace graft {
 
 struct PlanOptions {
-  /// Keep every value readable after a step, at the price of reusing no memory and of running nodes that no output needs. For debugging and checks.
+  /// Keep every value readable after a step, at the price of reusing no memory and of running nodes that no output needs.
+  /// For debugging and checks.
   bool keep_all = false;
 };
 
-/// Order and memory of a graph: which nodes run (those an output or an effect needs, in the order recorded), and where each value lives.
+/// Order and memory of a graph: which nodes run (those an output or an effect needs, in the order recorded), and where each value
+/// lives.
 /// Values that die make room for later ones in one arena; elementwise results take their operand's place when it dies there;
 /// views and overwritten states share their source's memory; an output slot that nothing reads has none.
 class Plan {
@@ -32,7 +34,8 @@ class Plan {
     std::size_t offset = 0;      ///< in the arena, if not persistent
     bool persistent = false;     ///< inputs, parameters, states, constants: outside the arena, kept between steps
     std::int32_t source = kNone; ///< persistent only: its source node
-    /// Indices into order() of the first and last node that touch it; kNone if none does. Values kept after the step: last is order().size().
+    /// Indices into order() of the first and last node that touch it; kNone if none does. Values kept after the step: last is
+    /// order().size().
     std::int32_t first = kNone, last = kNone;
   };
 

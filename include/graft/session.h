@@ -44,8 +44,8 @@ class Session {
   void write(std::string_view name, std::span<const std::uint32_t> values);
   void write(std::string_view name, std::uint32_t value) { write(name, std::span(&value, 1)); }
 
-  /// Runs the plan once. Throws Error, with nothing run and nothing changed, when an input was never written or a u32 value is out of range
-  /// (ids, labels, positions, offsets); the message names the node, the value and the bound.
+  /// Runs the plan once. Throws Error, with nothing run and nothing changed, when an input was never written or a u32 value is out
+  /// of range (ids, labels, positions, offsets); the message names the node, the value and the bound.
   void step();
 
   /// Copies a value: an output, a source, or any named node that has memory after the step (all of them with
@@ -61,13 +61,14 @@ class Session {
   /// The value itself, when it has no name of its own: a gradient, say.
   std::vector<double> read_f64(Value value);
 
-  /// After a step, kept values (all with keep_all) are searched in order for NaN or infinity: the first node that has one, "" if none.
+  /// After a step, kept values (all with keep_all) are searched in order, sources first, for NaN or infinity: the first node that has
+  /// one, "" if none. The −inf that is the lse of a row that sees no key does not count.
   std::string first_nonfinite();
 
   /// Parameters and saved states, by checkpoint path: parameter p is "model/p", state s is "s".
   Checkpoint snapshot() const;
-  /// Strict: one Error lists every missing, unexpected and mismatched name, with both types, and nothing is changed then. Paths under
-  /// "data/" are not the session's and are passed over.
+  /// Strict: one Error lists every missing, unexpected and mismatched name, with both types, and nothing is changed then. Paths
+  /// under "data/" are not the session's and are passed over.
   /// Dtypes: an f32 file loads into f64 and back only if `convert`.
   void restore(const Checkpoint& checkpoint, bool convert = false);
   /// Only the parameters ("model/…"): for evaluation and generation. As strict, on those.
