@@ -34,7 +34,8 @@ double difference(double got, double want) {
   return std::isnan(difference) ? std::numeric_limits<double>::infinity() : difference;
 }
 
-GradientCheckRow compare(const std::string& name, const TensorType& type, const Values& got, const Values& want, const BackendCheckOptions& options) {
+GradientCheckRow compare(const std::string& name, const TensorType& type, const Values& got, const Values& want,
+                         const BackendCheckOptions& options) {
   GradientCheckRow row;
   row.name = name;
   row.shape = type.shape;
@@ -93,7 +94,8 @@ GradientCheckReport backend_check(const Graph& graph, Backend& backend, const Ba
     const Values a = read(got, node.name, node.outputs[0].dtype), b = read(want, node.name, node.outputs[0].dtype);
     if (a != initial[n] || b != initial[n]) add(node.name, node.outputs[0], a, b);
   }
-  if (report.rows.empty()) throw Error(std::string(kWho) + ": the graph has no output and overwrites no state, so that there is nothing to compare");
+  if (report.rows.empty())
+    throw Error(std::string(kWho) + ": the graph has no output and overwrites no state, so that there is nothing to compare");
   return report;
 }
 

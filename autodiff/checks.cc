@@ -29,7 +29,8 @@ void require_inputs_exist(const Graph& graph, const InputValues& given, std::str
     if (!v || !std::holds_alternative<Input>(graph.node(v).op))
       throw Error(std::string(who) + ": values are given for \"" + name + "\", which is not an input of the graph");
     if (static_cast<std::int64_t>(values.size()) != graph.shape(v).size())
-      throw Error(std::string(who) + ": input \"" + name + "\" is " + to_string(graph.type(v)) + ", got " + std::to_string(values.size()) + " values");
+      throw Error(std::string(who) + ": input \"" + name + "\" is " + to_string(graph.type(v)) + ", got " +
+                  std::to_string(values.size()) + " values");
   }
 }
 
@@ -42,7 +43,8 @@ void write_inputs(Session& session, const Graph& graph, const InputValues& given
       session.write(node.name, it != given.end() ? it->second : normal_values(seed, node.name, 0, type.shape.size()));
       continue;
     }
-    if (it == given.end()) throw Error(std::string(who) + ": u32 input \"" + node.name + "\" needs values, put them in options.inputs");
+    if (it == given.end())
+      throw Error(std::string(who) + ": u32 input \"" + node.name + "\" needs values, put them in options.inputs");
     std::vector<std::uint32_t> ids;
     for (const double value : it->second) {
       if (!(value >= 0.0 && value <= 4294967295.0 && value == std::floor(value)))
@@ -53,7 +55,9 @@ void write_inputs(Session& session, const Graph& graph, const InputValues& given
   }
 }
 
-std::string value_name(const Graph& graph, Value v) { return graph.node(v).name + (v.slot > 0 ? ":" + std::to_string(v.slot) : ""); }
+std::string value_name(const Graph& graph, Value v) {
+  return graph.node(v).name + (v.slot > 0 ? ":" + std::to_string(v.slot) : "");
+}
 
 std::string element_name(const Shape& shape, std::int64_t index) {
   if (shape.rank() == 0) return "[]";
@@ -73,9 +77,11 @@ std::string number(const char* format, double value) {
 }  // namespace detail
 
 std::string GradientCheckReport::to_string() const {
-  std::vector<std::vector<std::string>> table = {{"tensor", "shape", "checked", "worst", "analytic", "numeric", "relative error", ""}};
+  std::vector<std::vector<std::string>> table = {
+      {"tensor", "shape", "checked", "worst", "analytic", "numeric", "relative error", ""}};
   for (const GradientCheckRow& row : rows)
-    table.push_back({row.name, graft::to_string(row.shape), std::to_string(row.checked) + (row.directions ? " directions" : " elements"),
+    table.push_back({row.name, graft::to_string(row.shape),
+                     std::to_string(row.checked) + (row.directions ? " directions" : " elements"),
                      row.directions ? "direction " + std::to_string(row.worst) : detail::element_name(row.shape, row.worst),
                      detail::number("%.9g", row.analytic), detail::number("%.9g", row.numeric), detail::number("%.2e", row.error),
                      row.passed ? "ok" : "FAILED"});

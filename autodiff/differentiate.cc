@@ -8,9 +8,7 @@ namespace graft {
 namespace {
 
 /// "w", or "attn:1" for a later output of a node.
-std::string name_of(const Graph& graph, Value v) {
-  return graph.node(v).name + (v.slot > 0 ? ":" + std::to_string(v.slot) : "");
-}
+std::string name_of(const Graph& graph, Value v) { return graph.node(v).name + (v.slot > 0 ? ":" + std::to_string(v.slot) : ""); }
 
 std::string described(const Node& node) { return op_name(node.op) + " \"" + node.name + "\""; }
 
@@ -71,7 +69,8 @@ class ReversePass {
       const Node& at = node(n);
       const bool any = std::any_of(at.inputs.begin(), at.inputs.end(), [&](Value v) { return state_[v].active; });
       for (std::int32_t slot = 0; any && slot < static_cast<std::int32_t>(at.outputs.size()); ++slot)
-        if (is_float(at.outputs[static_cast<std::size_t>(slot)].dtype) && carries_gradient(at.op, slot)) state_[{n, slot}].active = true;
+        if (is_float(at.outputs[static_cast<std::size_t>(slot)].dtype) && carries_gradient(at.op, slot))
+          state_[{n, slot}].active = true;
     }
   }
 

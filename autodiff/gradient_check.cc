@@ -75,7 +75,8 @@ Part part_of(const Graph& whole, const std::vector<Value>& targets, const Change
 /// The loss as a function of its sources, in a session of its own that computes no gradients.
 class Numeric {
  public:
-  Numeric(const Graph& graph, std::string loss_name, Backend& backend) : graph_(graph), loss_name_(std::move(loss_name)), session_(graph, backend) {
+  Numeric(const Graph& graph, std::string loss_name, Backend& backend)
+      : graph_(graph), loss_name_(std::move(loss_name)), session_(graph, backend) {
     for (const Node& node : graph.nodes()) has_state_ |= std::holds_alternative<State>(node.op);
   }
 
@@ -98,8 +99,8 @@ class Numeric {
     session_.step();
     const double loss = session_.scalar(kLoss);
     if (!std::isfinite(loss))
-      throw Error("gradient_check \"" + loss_name_ + "\": the loss is " + std::to_string(loss) + " when " + what + " moves by " + std::to_string(h) +
-                  ", choose inputs that keep it finite");
+      throw Error("gradient_check \"" + loss_name_ + "\": the loss is " + std::to_string(loss) + " when " + what + " moves by " +
+                  std::to_string(h) + ", choose inputs that keep it finite");
     return loss;
   }
 
@@ -114,8 +115,8 @@ struct Subject {
   Value value;
   std::string name, source;  ///< source: what the numeric session writes
   Shape shape;
-  Values x;         ///< where the slope is taken
-  Values origin;    ///< what the source holds there: x, or zeros for an added input
+  Values x;       ///< where the slope is taken
+  Values origin;  ///< what the source holds there: x, or zeros for an added input
   Values analytic;
 };
 
@@ -140,7 +141,8 @@ GradientCheckRow check(const Subject& subject, Numeric& numeric, double loss, co
   row.directions = size > options.max_elements;
   row.checked = row.directions ? options.directions : size;
   row.error = -1.0;
-  const double floor = std::max(rms(subject.analytic), 1e-8 * std::max(1.0, std::abs(loss)) / options.step);
+  const double resolution = 1e-8 * std::max(1.0, std::abs(loss)) / options.step, scale = rms(subject.analytic);
+  const double floor = scale > resolution ? scale : resolution;  // NaN is not larger
   Values direction(subject.x.size(), 0.0);
   for (std::int64_t k = 0; k < row.checked; ++k) {
     const auto i = static_cast<std::size_t>(k);
@@ -175,7 +177,8 @@ GradientCheckRow check(const Subject& subject, Numeric& numeric, double loss, co
 void require_options(const Graph& graph, Value loss, const GradientCheckOptions& options) {
   const TensorType& type = graph.type(loss);
   const std::string who = "gradient_check \"" + value_name(graph, loss) + "\": ";
-  if (!is_float(type.dtype) || type.shape.rank() != 0) throw Error(who + "the loss must be a float scalar [], got " + to_string(type));
+  if (!is_float(type.dtype) || type.shape.rank() != 0)
+    throw Error(who + "the loss must be a float scalar [], got " + to_string(type));
   if (!(options.step > 0.0)) throw Error(who + "step must be positive, got " + std::to_string(options.step));
   if (!(options.rtol > 0.0)) throw Error(who + "rtol must be positive, got " + std::to_string(options.rtol));
   if (options.directions < 1) throw Error(who + "directions must be at least 1, got " + std::to_string(options.directions));
@@ -217,7 +220,8 @@ GradientCheckReport gradient_check(const Graph& graph, Value loss, const Gradien
     if (!is_writable(wide.node(w).op)) changes.moved.insert(w);
   std::vector<Value> mapped;
   for (Value w : wrt) mapped.push_back(part[w]);
-  const Gradients gradients = options.differentiate ? options.differentiate(part.graph, part[loss], mapped) : differentiate(part.graph, part[loss], mapped);
+  const Gradients gradients =
+      options.differentiate ? options.differentiate(part.graph, part[loss], mapped) : differentiate(part.graph, part[loss], mapped);
 
   std::map<Value, std::string> readable;  // value of the part → output
   const auto keep = [&](Value v) {
@@ -237,7 +241,8 @@ GradientCheckReport gradient_check(const Graph& graph, Value loss, const Gradien
   const auto value_of = [&](Value v) { return session.read_f64(readable.at(v)); };
   const double f = value_of(part[loss])[0];
   if (!std::isfinite(f))
-    throw Error(who + ": the loss is " + std::to_string(f) + " where the check starts, choose inputs and initial values that keep it finite");
+    throw Error(who + ": the loss is " + std::to_string(f) +
+                " where the check starts, choose inputs and initial values that keep it finite");
 
   Part plain = part_of(wide, {loss}, changes);
   plain.graph.output(kLoss, plain[loss]);
@@ -258,8 +263,8 @@ GradientCheckReport gradient_check(const Graph& graph, Value loss, const Gradien
       subject.analytic.assign(static_cast<std::size_t>(subject.shape.size()), 0.0);
     } else {
       if (part.graph.type(it->gradient) != part.graph.type(mapped[i]))
-        throw Error(who + ": the gradient of \"" + subject.name + "\" has another type, got " + to_string(part.graph.type(it->gradient)) + " and " +
-                    to_string(part.graph.type(mapped[i])));
+        throw Error(who + ": the gradient of \"" + subject.name + "\" has another type, got " +
+                    to_string(part.graph.type(it->gradient)) + " and " + to_string(part.graph.type(mapped[i])));
       subject.analytic = value_of(it->gradient);
     }
     if (changes.moved.contains(w)) {

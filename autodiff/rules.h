@@ -12,13 +12,13 @@ namespace graft {
 /// What a rule sees of its node. It holds copies, for the graph's nodes move while a rule records.
 struct VjpContext {
   Graph& graph;
-  std::string node;               ///< op and name, for messages: rms_norm "model.norm"
+  std::string node;  ///< op and name, for messages: rms_norm "model.norm"
   std::int32_t index = -1;
   std::vector<Value> inputs;
-  std::vector<Value> cotangents;  ///< of each output slot; names nothing where no gradient arrives
-  std::vector<bool> wanted;       ///< of each input
-  std::vector<std::string> names; ///< for the node of each input's gradient; "" gives a numbered one
-  std::vector<Value> gradients;   ///< of each input: the result
+  std::vector<Value> cotangents;   ///< of each output slot; names nothing where no gradient arrives
+  std::vector<bool> wanted;        ///< of each input
+  std::vector<std::string> names;  ///< for the node of each input's gradient; "" gives a numbered one
+  std::vector<Value> gradients;    ///< of each input: the result
 
   Value in(std::size_t i) const { return inputs[i]; }
   Value out(std::int32_t slot = 0) const { return {index, slot}; }

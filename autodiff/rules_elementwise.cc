@@ -8,12 +8,16 @@ namespace graft {
 void vjp(const MatMul& op, VjpContext& c) {
   const Value a = c.in(0), b = c.in(1), dout = c.dout();
   if (c.wants(0)) {
-    if (op.transpose_a) c.give(0, MatMul{op.transpose_b, true}, {b, dout});
-    else c.give(0, MatMul{false, !op.transpose_b}, {dout, b});
+    if (op.transpose_a)
+      c.give(0, MatMul{op.transpose_b, true}, {b, dout});
+    else
+      c.give(0, MatMul{false, !op.transpose_b}, {dout, b});
   }
   if (c.wants(1)) {
-    if (op.transpose_b) c.give(1, MatMul{true, op.transpose_a}, {dout, a});
-    else c.give(1, MatMul{!op.transpose_a, false}, {a, dout});
+    if (op.transpose_b)
+      c.give(1, MatMul{true, op.transpose_a}, {dout, a});
+    else
+      c.give(1, MatMul{!op.transpose_a, false}, {a, dout});
   }
   if (c.inputs.size() == 3 && c.wants(2)) c.give(2, Reduce{ReduceFn::sum, Axis::rows}, {dout});
 }
@@ -52,8 +56,10 @@ void vjp(const Binary& op, VjpContext& c) {
     case BinaryFn::mul:
       if (c.wants(0)) c.give(0, Binary{BinaryFn::mul}, {dout, b});
       if (c.wants(1)) {
-        if (c.shape(a) == c.shape(b)) c.give(1, Binary{BinaryFn::mul}, {dout, a});
-        else c.give_summed(1, c.record(Binary{BinaryFn::mul}, {dout, a}));
+        if (c.shape(a) == c.shape(b))
+          c.give(1, Binary{BinaryFn::mul}, {dout, a});
+        else
+          c.give_summed(1, c.record(Binary{BinaryFn::mul}, {dout, a}));
       }
       return;
     case BinaryFn::div: {

@@ -9,7 +9,6 @@ namespace {
 void give_repeated(VjpContext& c, Value value) {
   const Shape from = c.shape(value), to = c.shape(c.in(0));
   if (from == to) return c.give(0, value);
-  if (from.size() == to.size()) return c.give(0, Reshape{to}, {value});
   if (from.size() == 1 && from.rank() > 0) value = c.record(Reshape{Shape{}}, {value});
   c.give(0, Broadcast{to}, {value});
 }
