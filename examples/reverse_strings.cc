@@ -22,66 +22,39 @@ constexpr std::int64_t kDim = 64, kHeads = 4;
 constexpr std::uint32_t kStart = 26, kEnd = 27, kPad = 28, kVocabulary = 29;  // after the letters a to z
 
 /// x attends to `memory`. All words of the batch are rows of one matrix; segments keep them apart.
-struct Attention {
-  nn::Linear q, k, v, o;
-  Attention(Graph& g, const std::string& name)
-      : q(g, name + ".q", kDim, kDim),
-        k(g, name + ".k", kDim, kDim),
-        v(g, name + ".v", kDim, kDim),
-        o(g, name + ".o", kDim, kDim) {}
+Value attention(Graph& g, const std::string& name, Value x, Value memory, bool causal) {
+  const auto project = [&](const char* part, Value from) { return nn::Linear(g, name + part, kDim, kDim).forward(g, from); };
+  const Value q = project(".q", x), k = project(".k", memory), v = project(".v", memory);
+  graft::AttentionOptions options;
+  options.segments = graft::Segments::uniform(kLength);
+  return project(".o", causal ? g.causal_attention(q, k, v, kHeads, kHeads, kDim / kHeads, options)
+                              : g.cross_attention(q, k, v, kHeads, kHeads, kDim / kHeads, options));
+}
 
-  Value forward(Graph& g, Value x, Value memory, bool causal) const {
-    graft::AttentionOptions options;
-    options.segments = graft::Segments::uniform(kLength);
-    const Value qs = q.forward(g, x), ks = k.forward(g, memory), vs = v.forward(g, memory);
-    return o.forward(g, causal ? g.causal_attention(qs, ks, vs, kHeads, kHeads, kDim / kHeads, options)
-                               : g.cross_attention(qs, ks, vs, kHeads, kHeads, kDim / kHeads, options));
-  }
-};
+Value norm(Graph& g, const std::string& name, Value x) { return nn::RMSNorm(g, name, kDim).forward(g, x); }
+Value mlp(Graph& g, const std::string& name, Value x) { return nn::SwiGLU(g, name, kDim, 2 * kDim).forward(g, x); }
 
-struct Model {
-  nn::Embedding letters, source_positions, target_positions;
-  nn::RMSNorm encoder_norm, encoder_mlp_norm, memory_norm, decoder_norm, cross_norm, decoder_mlp_norm, final_norm;
-  Attention encoder_attention, decoder_attention, cross_attention;
-  nn::SwiGLU encoder_mlp, decoder_mlp;
+/// source and target u32 [kRows] → logits of the letter after each row of target [kRows, kVocabulary].
+/// Parameters are made where they are used: their names say which are the same in another graph, and how they start.
+Value model(Graph& g, Value source, Value target) {
+  const nn::Embedding letters(g, "letters", kVocabulary, kDim);
+  std::vector<double> places;
+  for (std::int64_t row = 0; row < kRows; ++row) places.push_back(static_cast<double>(row % kLength));
+  const Value position = g.constant({kRows}, places, graft::DType::u32);
 
-  explicit Model(Graph& g)
-      : letters(g, "letters", kVocabulary, kDim),
-        source_positions(g, "source_positions", kLength, kDim),
-        target_positions(g, "target_positions", kLength, kDim),
-        encoder_norm(g, "encoder.norm", kDim),
-        encoder_mlp_norm(g, "encoder.mlp_norm", kDim),
-        memory_norm(g, "encoder.final_norm", kDim),
-        decoder_norm(g, "decoder.norm", kDim),
-        cross_norm(g, "decoder.cross_norm", kDim),
-        decoder_mlp_norm(g, "decoder.mlp_norm", kDim),
-        final_norm(g, "decoder.final_norm", kDim),
-        encoder_attention(g, "encoder.attention"),
-        decoder_attention(g, "decoder.attention"),
-        cross_attention(g, "decoder.cross_attention"),
-        encoder_mlp(g, "encoder.mlp", kDim, 2 * kDim),
-        decoder_mlp(g, "decoder.mlp", kDim, 2 * kDim) {}
+  Value x = g.add(letters.forward(g, source), nn::Embedding(g, "encoder.positions", kLength, kDim).forward(g, position));
+  const Value read = norm(g, "encoder.norm", x);
+  x = g.add(x, attention(g, "encoder.attention", read, read, /*causal=*/false));
+  x = g.add(x, mlp(g, "encoder.mlp", norm(g, "encoder.mlp_norm", x)));
+  const Value memory = norm(g, "encoder.final_norm", x);
 
-  /// source and target u32 [kRows] → logits of the letter after each target row [kRows, kVocabulary]
-  Value forward(Graph& g, Value source, Value target) const {
-    std::vector<double> places;
-    for (std::int64_t row = 0; row < kRows; ++row) places.push_back(static_cast<double>(row % kLength));
-    const Value position = g.constant({kRows}, places, graft::DType::u32);
-
-    Value x = g.add(letters.forward(g, source), source_positions.forward(g, position));
-    const Value seen = encoder_norm.forward(g, x);
-    x = g.add(x, encoder_attention.forward(g, seen, seen, /*causal=*/false));
-    x = g.add(x, encoder_mlp.forward(g, encoder_mlp_norm.forward(g, x)));
-    const Value memory = memory_norm.forward(g, x);
-
-    Value y = g.add(letters.forward(g, target), target_positions.forward(g, position));
-    const Value written = decoder_norm.forward(g, y);
-    y = g.add(y, decoder_attention.forward(g, written, written, /*causal=*/true));
-    y = g.add(y, cross_attention.forward(g, cross_norm.forward(g, y), memory, /*causal=*/false));
-    y = g.add(y, decoder_mlp.forward(g, decoder_mlp_norm.forward(g, y)));
-    return g.matmul(final_norm.forward(g, y), letters.weight, false, /*transpose_b=*/true);
-  }
-};
+  Value y = g.add(letters.forward(g, target), nn::Embedding(g, "decoder.positions", kLength, kDim).forward(g, position));
+  const Value written = norm(g, "decoder.norm", y);
+  y = g.add(y, attention(g, "decoder.attention", written, written, /*causal=*/true));
+  y = g.add(y, attention(g, "decoder.cross_attention", norm(g, "decoder.cross_norm", y), memory, /*causal=*/false));
+  y = g.add(y, mlp(g, "decoder.mlp", norm(g, "decoder.mlp_norm", y)));
+  return g.matmul(norm(g, "decoder.final_norm", y), letters.weight, false, /*transpose_b=*/true);
+}
 
 /// Words of 3 to 8 letters. One in eight is held out: never trained on, however often it is drawn.
 struct Words {
@@ -156,7 +129,7 @@ int train(int steps) {
   Graph g(1);
   const Value source = g.input_u32("source", {kRows}), target = g.input_u32("target", {kRows}),
               labels = g.input_u32("labels", {kRows});
-  const Value loss = g.cross_entropy(Model(g).forward(g, source, target), labels);
+  const Value loss = g.cross_entropy(model(g, source, target), labels);
   g.output("loss", loss);
   graft::optim::UpdateOptions options;
   options.schedule = {
@@ -170,7 +143,7 @@ int train(int steps) {
   // The same model without loss and updates, on the same weights.
   Graph writing;
   const Value from = writing.input_u32("source", {kRows}), to = writing.input_u32("target", {kRows});
-  writing.output("logits", Model(writing).forward(writing, from, to));
+  writing.output("logits", model(writing, from, to));
   graft::Session writer(writing, session);
 
   Words words{std::mt19937(1)}, test_words{std::mt19937(2)};
@@ -205,8 +178,8 @@ int train(int steps) {
 int main(int argc, char** argv) {
   int steps = 300;
   const std::string_view value = argc == 3 && std::string_view(argv[1]) == "--steps" ? argv[2] : "";
-  const auto parsed = std::from_chars(value.begin(), value.end(), steps);
-  if (argc != 1 && (parsed.ec != std::errc{} || parsed.ptr != value.end() || steps < 1)) {
+  const auto parsed = std::from_chars(value.data(), value.data() + value.size(), steps);
+  if (argc != 1 && (parsed.ec != std::errc{} || parsed.ptr != value.data() + value.size() || steps < 1)) {
     std::fprintf(stderr, "usage: reverse_strings [--steps N], N at least 1\n");
     return 2;
   }
