@@ -98,6 +98,7 @@ TEST(Group, PatternsMatchWholeNames) {
   EXPECT_FALSE(matches("a.b", "za.b"));
   EXPECT_TRUE(matches("*", ""));
   EXPECT_TRUE(matches("*", "anything"));
+  EXPECT_TRUE(matches("*b", "ab"));
   EXPECT_TRUE(matches("*.bias", "fc.bias"));
   EXPECT_FALSE(matches("*.bias", "bias"));
   EXPECT_FALSE(matches("*.bias", "fc.bias2"));
@@ -109,6 +110,18 @@ TEST(Group, PatternsMatchWholeNames) {
   EXPECT_TRUE(matches("*ab*ab", "aabxabab"));
   EXPECT_FALSE(matches("*ab*abc", "aabxabab"));
   EXPECT_TRUE(matches("a*b*", "ab"));
+}
+
+TEST(Group, DefaultsTakeTheDecayFromNormsBiasesAndEmbeddings) {
+  const std::vector<optim::Group> groups = optim::default_groups();
+  for (const char* name : {"model.embed_tokens.weight", "model.layers.0.input_layernorm.weight", "model.norm.weight", "fc.bias"}) {
+    const optim::Group* group = optim::detail::group_of(groups, name);
+    ASSERT_NE(group, nullptr) << name;
+    EXPECT_EQ(group->weight_decay, 0.0) << name;
+    EXPECT_EQ(group->lr_scale, 1.0) << name;
+  }
+  for (const char* name : {"lm_head.weight", "model.layers.0.mlp.up_proj.weight", "model.layers.0.self_attn.q_proj.weight"})
+    EXPECT_EQ(optim::detail::group_of(groups, name), nullptr) << name;
 }
 
 TEST(Group, FirstMatchWins) {
@@ -188,6 +201,7 @@ TEST(OptimErrors, ScheduleAndClippingAreNamed) {
   EXPECT_EQ(schedule({.kind = Kind::wsd, .total = 11, .warmup = 6, .decay = 5}), "no error");
   const auto clip = [](double norm) { return with_options([&](optim::UpdateOptions& o) { o.clip_norm = norm; }); };
   EXPECT_EQ(clip(-1.0), "adamw: clip_norm is -1, must be finite and not negative");
+  EXPECT_EQ(clip(std::numeric_limits<double>::infinity()), "adamw: clip_norm is inf, must be finite and not negative");
   EXPECT_EQ(clip(kNan), "adamw: clip_norm is nan, must be finite and not negative");
 }
 
