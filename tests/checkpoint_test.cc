@@ -351,6 +351,8 @@ with h5py.File(sys.argv[1], "r") as f:
     assert f.attrs["step"] == 123456789012 and f.attrs["graph_hash"] == 0xFEDCBA9876543210 and f.attrs["metric"] == 1.75
     assert json.loads(f.attrs["config"]) == {"layers": 2} and f["schedule"].attrs["definition"] == "cosine(0.001, 100, 2000)"
     assert sorted(f["model"]) == ["a.weight", "half", "scalar"]
+    model = {name: data[()].reshape(() if "scalar" in data.attrs else data.shape) for name, data in f["model"].items()}
+    assert model["a.weight"].shape == (2, 3) and model["scalar"].shape == () and model["scalar"] == 0.5
     a = f["model/a.weight"]
     assert a.dtype == np.float32 and a.fletcher32 and np.array_equal(a[()], [[1, 2, 3], [4, 5, 6]])
     half = f["model/half"]

@@ -99,7 +99,7 @@ void check_seal(const std::filesystem::path& file) {
   if (size > *bytes) fail(file, "is damaged: " + has_but_should_have(size, std::to_string(*bytes)));
 
   ContentHash hash;
-  std::vector<std::byte> buffer(std::size_t{1} << 18);
+  std::vector<std::byte> buffer(std::min<std::uint64_t>(size, std::uint64_t{1} << 18));
   while (const std::size_t n = read_some(fd.get(), buffer, file)) hash.update(std::span(buffer).first(n));
   if (hash.value() != *checksum) fail(file, "is damaged: its checksum differs from the one it was written with");
 }
