@@ -140,7 +140,7 @@ void Session::Impl::initialize(bool parameters, bool only_own) {
   }
 }
 
-void Session::Impl::step() {
+void Session::Impl::check_step() {
   for (const std::int32_t input : required) {
     if (!written[static_cast<std::size_t>(input)]) throw Error(label(node(input)) + ": was never written");
   }
@@ -148,6 +148,10 @@ void Session::Impl::step() {
     if (copy.state) backend.download(copy.values.data(), data({copy.node, 0}), copy.values.size() * sizeof(std::uint32_t));
   }
   for (const ValueCheck& check : checks) check_values(plan.graph(), check, host_copy(check.source)->values);
+}
+
+void Session::Impl::step() {
+  check_step();
   backend.run(steps);
   stepped = true;
 }

@@ -31,6 +31,8 @@ struct Session::Impl {
   void fill_constants();
   /// Sets the states, and the parameters if asked, to their Init; only those of this session's own memory if `only_own`.
   void initialize(bool parameters, bool only_own);
+  /// Throws Error when an input was never written or a u32 value is out of range.
+  void check_step();
   void step();
 
   // ---- session_values.cc

@@ -12,6 +12,7 @@
 #include "graft/ops.h"
 #include "graft/optim.h"
 #include "graft/plan.h"
+#include "graft/profile.h"
 #include "graft/report.h"
 #include "graft/session.h"
 #include "graft/types.h"

@@ -40,10 +40,10 @@ struct Segments {
 };
 
 struct AttentionOptions {
-  std::optional<double> scale;       ///< default 1/√head_dim
+  std::optional<double> scale = {};       ///< default 1/√head_dim
   std::int64_t window = 0;           ///< above 0: a query sees itself and the window − 1 keys before it (causal only)
-  std::optional<Mask::Kind> mask;    ///< multi_head_attn only; default causal, full if is_cross
-  Segments segments;
+  std::optional<Mask::Kind> mask = {};    ///< multi_head_attn only; default causal, full if is_cross
+  Segments segments = {};
 };
 
 struct CrossEntropyOptions {

@@ -10,6 +10,7 @@
 #include "graft/backend.h"
 #include "graft/checkpoint.h"
 #include "graft/plan.h"
+#include "graft/profile.h"
 
 namespace graft {
 
@@ -79,6 +80,9 @@ class Session {
   /// Sets every parameter and state (or only the states, caches included) back to its Init.
   void reset();
   void reset_states();
+
+  /// Runs `steps` whole steps (states change as in step) and times each node.
+  Profile profile(int steps = 1);
 
   const Plan& plan() const;
   const Graph& graph() const;
