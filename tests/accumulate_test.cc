@@ -24,6 +24,7 @@ CrossEntropyResult classifier(Graph& g, std::int64_t rows, DType dtype, Reductio
   const Value logits = g.matmul_bias(x, g.parameter("down.weight", {8, kClasses}, Init::xavier(), dtype),
                                      g.parameter("down.bias", {kClasses}, Init::normal(0.0, 0.1), dtype));
   g.parameter("unused.weight", {2}, Init::ones(), dtype);
+  g.state("cache", {2}, Init::zeros(), dtype, /*saved=*/false);
   return g.cross_entropy_with(logits, g.input_u32("labels", {rows}), {.reduction = reduction});
 }
 
@@ -175,6 +176,15 @@ TEST(Accumulate, UpdateKnowsWhichParametersTheLossDoesNotReach) {
   EXPECT_EQ(seen.unreached, std::vector<std::string>{"unused.weight"});
   EXPECT_EQ(seen.all.size(), 3u);
   EXPECT_EQ(update.outputs().at("loss"), mean);
+}
+
+TEST(Accumulate, UpdateAloneStartsFromTheSameParametersAndHoldsNoCaches) {
+  const auto backend = reference_backend();
+  Accumulation run(*backend, DType::f64);
+  Session alone(run.update->graph(), *backend);
+  for (const std::string name : {"up.weight", "down.weight", "down.bias", "unused.weight"})
+    EXPECT_EQ(alone.read_f64(name), run.micro->read_f64(name)) << name;
+  EXPECT_FALSE(run.update->graph().find("cache"));
 }
 
 std::string message_of(const std::function<void()>& wrong) {

@@ -182,10 +182,10 @@ TEST(Mlp, MatchesFormulaWithBiasesAndTheActivationAskedFor) {
   }
 }
 
-// ---- attention and blocks: hidden 8, four query heads of 2, two key/value heads
+// ---- attention and blocks: hidden 16, four query heads of 4, two key/value heads
 
 constexpr nn::AttentionConfig kAttention = {
-    .hidden_size = 8, .kv_dim = 4, .num_heads = 4, .num_kv_heads = 2, .head_dim = 2, .rope_theta = 50.0};
+    .hidden_size = 16, .kv_dim = 8, .num_heads = 4, .num_kv_heads = 2, .head_dim = 4, .rope_theta = 50.0};
 
 Matrix plain_attention(Module& m, const std::string& name, const Matrix& x, std::size_t heads, std::size_t kv_heads, double theta) {
   const auto project = [&](const char* part) { return plain::matmul(x, m.matrix(name + "." + part + ".weight")); };
@@ -208,9 +208,9 @@ Matrix plain_block(Module& m, const std::string& name, const Matrix& x, std::siz
 TEST(CausalSelfAttention, MatchesFormula) {
   Graph g;
   const nn::CausalSelfAttention attention(g, "attn", kAttention);
-  const Value y = attention.forward(g, g.input("x", {7, 8}));
-  EXPECT_EQ(parameters_of(g), (std::vector<std::string>{"attn.q_proj.weight [8, 8]", "attn.k_proj.weight [8, 4]",
-                                                        "attn.v_proj.weight [8, 4]", "attn.o_proj.weight [8, 8]"}));
+  const Value y = attention.forward(g, g.input("x", {7, 16}));
+  EXPECT_EQ(parameters_of(g), (std::vector<std::string>{"attn.q_proj.weight [16, 16]", "attn.k_proj.weight [16, 8]",
+                                                        "attn.v_proj.weight [16, 8]", "attn.o_proj.weight [16, 16]"}));
   Module m(g, y);
   expect_near(m.run(), plain_attention(m, "attn", m.matrix("x"), 4, 2, 50.0));
 }
@@ -218,22 +218,22 @@ TEST(CausalSelfAttention, MatchesFormula) {
 TEST(CausalSelfAttention, GradientsMatchFiniteDifferences) {
   Graph g;
   const nn::CausalSelfAttention attention(g, "attn", kAttention);
-  const Value loss = weigh(g, attention.forward(g, g.input("x", {5, 8})));
+  const Value loss = weigh(g, attention.forward(g, g.input("x", {5, 16})));
   GradientCheckOptions options;
-  for (const double x : values_for("x", 40)) options.inputs["x"].push_back(20.0 * x);  // so that the attention is not near uniform
+  for (const double x : values_for("x", 80)) options.inputs["x"].push_back(20.0 * x);  // so that the attention is not near uniform
   EXPECT_TRUE(gradients_match(g, loss, options));
 }
 
 TEST(TransformerBlock, MatchesFormula) {
   Graph g;
   const nn::TransformerBlock block(g, "block", kAttention, 6, 1e-2);
-  const Value y = block.forward(g, g.input("x", {7, 8}));
+  const Value y = block.forward(g, g.input("x", {7, 16}));
   EXPECT_EQ(parameters_of(g),
-            (std::vector<std::string>{"block.input_layernorm.weight [8]", "block.self_attn.q_proj.weight [8, 8]",
-                                      "block.self_attn.k_proj.weight [8, 4]", "block.self_attn.v_proj.weight [8, 4]",
-                                      "block.self_attn.o_proj.weight [8, 8]", "block.post_attention_layernorm.weight [8]",
-                                      "block.mlp.gate_proj.weight [8, 6]", "block.mlp.up_proj.weight [8, 6]",
-                                      "block.mlp.down_proj.weight [6, 8]"}));
+            (std::vector<std::string>{"block.input_layernorm.weight [16]", "block.self_attn.q_proj.weight [16, 16]",
+                                      "block.self_attn.k_proj.weight [16, 8]", "block.self_attn.v_proj.weight [16, 8]",
+                                      "block.self_attn.o_proj.weight [16, 16]", "block.post_attention_layernorm.weight [16]",
+                                      "block.mlp.gate_proj.weight [16, 6]", "block.mlp.up_proj.weight [16, 6]",
+                                      "block.mlp.down_proj.weight [6, 16]"}));
   Module m(g, y);
   expect_near(m.run(), plain_block(m, "block", m.matrix("x"), 4, 2, 50.0, 1e-2));
 }
@@ -241,7 +241,7 @@ TEST(TransformerBlock, MatchesFormula) {
 TEST(TransformerBlock, GradientsMatchFiniteDifferences) {
   Graph g;
   const nn::TransformerBlock block(g, "block", kAttention, 6, 1e-5, 0.3, 0.1);
-  EXPECT_TRUE(gradients_match(g, weigh(g, block.forward(g, g.input("x", {5, 8}), Segments::single()))));
+  EXPECT_TRUE(gradients_match(g, weigh(g, block.forward(g, g.input("x", {5, 16}), Segments::single()))));
 }
 
 TEST(AttentionConfig, WrongSizesAreNamed) {
@@ -254,8 +254,8 @@ TEST(AttentionConfig, WrongSizesAreNamed) {
     });
   };
   EXPECT_EQ(refused([](auto& c) { c.num_kv_heads = 3; }), "AttentionConfig.num_heads: 4 does not divide by num_kv_heads 3");
-  EXPECT_EQ(refused([](auto& c) { c.kv_dim = 8; }), "AttentionConfig.kv_dim: 8 is not num_kv_heads * head_dim = 2 * 2");
-  EXPECT_EQ(refused([](auto& c) { c.hidden_size = 10; }), "AttentionConfig.hidden_size: 10 is not num_heads * head_dim = 4 * 2");
+  EXPECT_EQ(refused([](auto& c) { c.kv_dim = 16; }), "AttentionConfig.kv_dim: 16 is not num_kv_heads * head_dim = 2 * 4");
+  EXPECT_EQ(refused([](auto& c) { c.hidden_size = 10; }), "AttentionConfig.hidden_size: 10 is not num_heads * head_dim = 4 * 4");
   EXPECT_EQ(refused([](auto& c) { c.head_dim = 3; }), "AttentionConfig.head_dim: 3 is odd, rope rotates pairs");
   EXPECT_EQ(refused([](auto& c) { c.head_dim = 258; }), "AttentionConfig.head_dim: 258, must be at most 256");
   EXPECT_EQ(refused([](auto& c) { c.head_dim = 0; }), "AttentionConfig.head_dim: 0, must be at least 1");
@@ -268,7 +268,7 @@ TEST(AttentionConfig, WrongSizesAreNamed) {
 // ---- Llama
 
 const nn::LlamaConfig kLlama = {.vocab_size = 11,
-                                .hidden_size = 8,
+                                .hidden_size = 16,
                                 .intermediate_size = 6,
                                 .num_layers = 2,
                                 .num_heads = 4,
@@ -286,9 +286,9 @@ nn::LlamaConfig untied() {
 
 Matrix plain_llama(Module& m, const nn::LlamaConfig& config) {
   const Matrix table = m.matrix("model.embed_tokens.weight");
-  Matrix x(kIds.size(), 8);
+  Matrix x(kIds.size(), 16);
   for (std::size_t i = 0; i < kIds.size(); ++i)
-    for (std::size_t j = 0; j < 8; ++j) x.at(i, j) = table.at(kIds[i], j);
+    for (std::size_t j = 0; j < 16; ++j) x.at(i, j) = table.at(kIds[i], j);
   for (std::int64_t l = 0; l < config.num_layers; ++l)
     x = plain_block(m, "model.layers." + std::to_string(l), x, 4, 2, config.rope_theta, config.norm_eps);
   x = plain::rms_norm(x, m.vector("model.norm.weight"), config.norm_eps);
@@ -320,15 +320,15 @@ TEST(Llama, GradientsMatchFiniteDifferencesTiedAndUntied) {
 TEST(Llama, ParametersAreNamedAsInHuggingFace) {
   Graph g;
   const nn::Llama model(g, untied());
-  std::vector<std::string> want = {"model.embed_tokens.weight [11, 8]"};
+  std::vector<std::string> want = {"model.embed_tokens.weight [11, 16]"};
   for (const std::string layer : {"model.layers.0.", "model.layers.1."})
     for (const char* rest :
-         {"input_layernorm.weight [8]", "self_attn.q_proj.weight [8, 8]", "self_attn.k_proj.weight [8, 4]",
-          "self_attn.v_proj.weight [8, 4]", "self_attn.o_proj.weight [8, 8]", "post_attention_layernorm.weight [8]",
-          "mlp.gate_proj.weight [8, 6]", "mlp.up_proj.weight [8, 6]", "mlp.down_proj.weight [6, 8]"})
+         {"input_layernorm.weight [16]", "self_attn.q_proj.weight [16, 16]", "self_attn.k_proj.weight [16, 8]",
+          "self_attn.v_proj.weight [16, 8]", "self_attn.o_proj.weight [16, 16]", "post_attention_layernorm.weight [16]",
+          "mlp.gate_proj.weight [16, 6]", "mlp.up_proj.weight [16, 6]", "mlp.down_proj.weight [6, 16]"})
       want.push_back(layer + rest);
-  want.push_back("model.norm.weight [8]");
-  want.push_back("lm_head.weight [8, 11]");
+  want.push_back("model.norm.weight [16]");
+  want.push_back("lm_head.weight [16, 11]");
   EXPECT_EQ(parameters_of(g), want);
 
   Graph tied;
@@ -349,7 +349,7 @@ TEST(Llama, CountsItsParameters) {
 
 TEST(Llama, FillsInHeadDim) {
   Graph g;
-  EXPECT_EQ(nn::Llama(g, kLlama).config.head_dim, 2);
+  EXPECT_EQ(nn::Llama(g, kLlama).config.head_dim, 4);
 }
 
 TEST(Llama, TiedGradientIsTheSumOfBothUses) {
@@ -432,7 +432,7 @@ TEST(Llama, CachesAreStatesThatNoCheckpointHolds) {
   for (const char* name : {"cache.0.k", "cache.0.v", "cache.1.k", "cache.1.v"}) {
     ASSERT_TRUE(g.find(name)) << name;
     const Node& node = g.node(g.find(name));
-    EXPECT_EQ(node.outputs[0], (TensorType{DType::f32, {16, 4}}));
+    EXPECT_EQ(node.outputs[0], (TensorType{DType::f32, {16, 8}}));
     EXPECT_FALSE(std::get<State>(node.op).saved);
   }
 }
@@ -452,11 +452,11 @@ TEST(LlamaConfig, WrongSizesAreNamed) {
   EXPECT_EQ(refused([](auto& c) { c.intermediate_size = 0; }), "LlamaConfig.intermediate_size: 0, must be at least 1");
   EXPECT_EQ(refused([](auto& c) { c.num_layers = 0; }), "LlamaConfig.num_layers: 0, must be at least 1");
   EXPECT_EQ(refused([](auto& c) { c.num_heads = 0; }), "LlamaConfig.num_heads: 0, must be at least 1");
-  EXPECT_EQ(refused([](auto& c) { c.num_heads = 3; }), "LlamaConfig.hidden_size: 8 does not divide by num_heads 3");
+  EXPECT_EQ(refused([](auto& c) { c.num_heads = 3; }), "LlamaConfig.hidden_size: 16 does not divide by num_heads 3");
   EXPECT_EQ(refused([](auto& c) { c.num_heads = 2, c.num_kv_heads = 4; }),
             "LlamaConfig.num_heads: 2 does not divide by num_kv_heads 4");
-  EXPECT_EQ(refused([](auto& c) { c.num_heads = 8, c.num_kv_heads = 8; }), "LlamaConfig.head_dim: 1 is odd, rope rotates pairs");
-  EXPECT_EQ(refused([](auto& c) { c.head_dim = 4; }), "LlamaConfig.hidden_size: 8 is not num_heads * head_dim = 4 * 4");
+  EXPECT_EQ(refused([](auto& c) { c.num_heads = 16, c.num_kv_heads = 16; }), "LlamaConfig.head_dim: 1 is odd, rope rotates pairs");
+  EXPECT_EQ(refused([](auto& c) { c.head_dim = 8; }), "LlamaConfig.hidden_size: 16 is not num_heads * head_dim = 4 * 8");
   EXPECT_EQ(refused([](auto& c) { c.norm_eps = 0.0; }), "LlamaConfig.norm_eps: must be above 0, got 0.000000");
   EXPECT_EQ(refused([](auto& c) { c.dropout = 1.0; }), "LlamaConfig.dropout: must be in [0, 1), got 1.000000");
 }
