@@ -4,6 +4,7 @@
 
 #include "graft/graph.h"
 #include "kernels/cpu/attention_tiles.h"
+#include "kernels/cpu/tiles.h"
 #include "kernels/cpu/vector_math.h"
 #include "kernels/cpu/views.h"
 #include "kernels/segments.h"
@@ -12,26 +13,6 @@ namespace graft::cpu {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-/// Up to 64 query or key rows of one segment.
-struct Tile {
-  std::int64_t segment, begin, rows;  // begin: row of the tensor
-};
-
-/// Writes the tiles of all segments to `tiles`, in order; returns their number.
-std::int64_t list_tiles(const detail::SegmentList& segments, bool of_keys, Tile* tiles) {
-  const std::int64_t step = of_keys ? kTileKeys : kTileQueries;
-  std::int64_t count = 0;
-  for (std::int64_t s = 0; s < segments.count(); ++s) {
-    const detail::Segment segment = segments[s];
-    const std::int64_t begin = of_keys ? segment.kv_begin : segment.q_begin, end = of_keys ? segment.kv_end : segment.q_end;
-    for (std::int64_t row = begin; row < end; row += step) tiles[count++] = {s, row, std::min(step, end - row)};
-  }
-  return count;
-}
-
-/// No list is longer.
-std::int64_t max_tiles(std::int64_t rows, std::int64_t segments) { return rows / std::min(kTileQueries, kTileKeys) + segments; }
 
 /// What the kernels have of a step: sizes, and a thread's scratch memory.
 struct Problem {
@@ -64,11 +45,11 @@ struct Problem {
   }
 };
 
-constexpr std::int64_t kRowStats = 3 * kTileQueries;
+constexpr std::int64_t kRowStats = 3 * kTileRows;
 
 /// Floats of scratch that one thread needs: square tiles, transposed tiles, tiles of rows.
 std::int64_t scratch_floats(std::int64_t head_dim) {
-  return 2 * kTileQueries * kTileKeys + kRowStats + 7 * std::max(kTileQueries, kTileKeys) * padded(head_dim);
+  return 2 * kTileRows * kTileRows + kRowStats + 7 * kTileRows * padded(head_dim);
 }
 
 struct Scratch {
@@ -77,7 +58,7 @@ struct Scratch {
   Scratch(void* memory, int thread, std::int64_t head_dim) {
     float* at = static_cast<float*>(memory) + thread * scratch_floats(head_dim);
     const auto take = [&](std::int64_t n) { return std::exchange(at, at + n); };
-    const std::int64_t square = kTileQueries * kTileKeys, rows = std::max(kTileQueries, kTileKeys) * padded(head_dim);
+    const std::int64_t square = kTileRows * kTileRows, rows = kTileRows * padded(head_dim);
     scores = take(square), grads = take(square), stats = take(kRowStats);
     keys_t = take(rows), values_t = take(rows), keys = take(rows), queries = take(rows), douts = take(rows);
     sum_a = take(rows), sum_b = take(rows);
@@ -133,23 +114,23 @@ bool meet(const Problem& p, const detail::Segment& segment, const Tile& queries,
 void attend(const Problem& p, const Step& step, const Tile& tile, std::int64_t head, const Scratch& s) {
   const detail::Segment segment = p.segments[tile.segment];
   const std::int64_t kv_head = head / p.group;
-  float *max_of = s.stats, *sum_of = s.stats + kTileQueries, *out = s.sum_a;
+  float *max_of = s.stats, *sum_of = s.stats + kTileRows, *out = s.sum_a;
   std::fill_n(max_of, tile.rows, -kInfinity);
   std::fill_n(sum_of, tile.rows, 0.0f);
   std::memset(out, 0, static_cast<std::size_t>(tile.rows * p.width) * sizeof(float));
   const float* query = p.query(step, 0, tile.begin, head);
-  for (std::int64_t key = segment.kv_begin; key < segment.kv_end; key += kTileKeys) {
-    const std::int64_t keys = std::min(kTileKeys, segment.kv_end - key), width = padded(keys);
+  for (std::int64_t key = segment.kv_begin; key < segment.kv_end; key += kTileRows) {
+    const std::int64_t keys = std::min(kTileRows, segment.kv_end - key), width = padded(keys);
     if (!meet(p, segment, tile, {tile.segment, key, keys})) continue;
     transpose_tile(p.key(step, 1, key, kv_head), p.kv_cols, keys, p.head_dim, s.keys_t);
-    multiply(tile.rows, width, p.head_dim, {query, p.q_cols, 1}, s.keys_t, width, s.scores, kTileKeys, false);
+    multiply(tile.rows, width, p.head_dim, {query, p.q_cols, 1}, s.keys_t, width, s.scores, kTileRows, false);
     for (std::int64_t i = 0; i < tile.rows; ++i) {
-      const float factor = softmax_row(s.scores + i * kTileKeys, width, p.visible(segment, tile.begin + i, key, keys), p.scale, max_of[i], sum_of[i]);
+      const float factor = softmax_row(s.scores + i * kTileRows, width, p.visible(segment, tile.begin + i, key, keys), p.scale, max_of[i], sum_of[i]);
       if (factor != 1.0f)
         for (std::int64_t j = 0; j < p.width; j += kLanes) store(out + i * p.width + j, load(out + i * p.width + j) * factor);
     }
     const TileRows values = whole_rows(p.key(step, 2, key, kv_head), p.kv_cols, keys, p.head_dim, s.keys);
-    multiply(tile.rows, p.width, keys, {s.scores, kTileKeys, 1}, values.data, values.ld, out, p.width, true);
+    multiply(tile.rows, p.width, keys, {s.scores, kTileRows, 1}, values.data, values.ld, out, p.width, true);
   }
   for (std::int64_t i = 0; i < tile.rows; ++i) {
     const std::int64_t row = tile.begin + i;
@@ -167,7 +148,7 @@ void probabilities(const Problem& p, const Step& step, const detail::Segment& se
                    float* scores) {
   const std::int64_t width = padded(keys.rows);
   for (std::int64_t i = 0; i < queries.rows; ++i) {
-    float* row = scores + i * kTileKeys;
+    float* row = scores + i * kTileRows;
     const detail::KeyRange range = p.visible(segment, queries.begin + i, keys.begin, keys.rows);
     const float lse = input(step, 3)[(queries.begin + i) * p.attn.heads.heads + head];
     if (range.first >= range.last || lse == -kInfinity) {
@@ -187,7 +168,7 @@ void score_gradients(const Problem& p, const Step& step, const Tile& queries, co
                      float* grads) {
   for (std::int64_t i = 0; i < queries.rows; ++i) {
     const float delta = input(step, 5)[(queries.begin + i) * p.attn.heads.heads + head];
-    for (std::int64_t j = i * kTileKeys; j < i * kTileKeys + padded(keys.rows); j += kLanes) {
+    for (std::int64_t j = i * kTileRows; j < i * kTileRows + padded(keys.rows); j += kLanes) {
       const Vec weight = load(probability + j);
       // Not seen: 0, also where dout·v is not finite.
       store(grads + j, weight == 0.0f ? weight : weight * (load(grads + j) - delta));
@@ -206,14 +187,14 @@ void write_rows(const Problem& p, const float* from, std::int64_t rows, float fa
 void tile_probabilities(const Problem& p, const Step& step, const detail::Segment& segment, const Tile& queries, const Tile& keys,
                         std::int64_t head, const Scratch& s) {
   const std::int64_t width = padded(keys.rows);
-  multiply(queries.rows, width, p.head_dim, {p.query(step, 0, queries.begin, head), p.q_cols, 1}, s.keys_t, width, s.scores, kTileKeys, false);
+  multiply(queries.rows, width, p.head_dim, {p.query(step, 0, queries.begin, head), p.q_cols, 1}, s.keys_t, width, s.scores, kTileRows, false);
   probabilities(p, step, segment, queries, keys, head, s.scores);
 }
 
 /// dS into s.grads; s.values_t holds the values.
 void tile_score_gradients(const Problem& p, const Step& step, const Tile& queries, const Tile& keys, std::int64_t head, const Scratch& s) {
   const std::int64_t width = padded(keys.rows);
-  multiply(queries.rows, width, p.head_dim, {p.query(step, 4, queries.begin, head), p.q_cols, 1}, s.values_t, width, s.grads, kTileKeys, false);
+  multiply(queries.rows, width, p.head_dim, {p.query(step, 4, queries.begin, head), p.q_cols, 1}, s.values_t, width, s.grads, kTileRows, false);
   score_gradients(p, step, queries, keys, head, s.scores, s.grads);
 }
 
@@ -221,8 +202,8 @@ void query_gradient(const Problem& p, const Step& step, const Tile& queries, std
   const detail::Segment segment = p.segments[queries.segment];
   const std::int64_t kv_head = head / p.group;
   std::memset(s.sum_a, 0, static_cast<std::size_t>(queries.rows * p.width) * sizeof(float));
-  for (std::int64_t key = segment.kv_begin; key < segment.kv_end; key += kTileKeys) {
-    const Tile keys = {queries.segment, key, std::min(kTileKeys, segment.kv_end - key)};
+  for (std::int64_t key = segment.kv_begin; key < segment.kv_end; key += kTileRows) {
+    const Tile keys = {queries.segment, key, std::min(kTileRows, segment.kv_end - key)};
     if (!meet(p, segment, queries, keys)) continue;
     const float* key_rows = p.key(step, 1, key, kv_head);
     transpose_tile(key_rows, p.kv_cols, keys.rows, p.head_dim, s.keys_t);
@@ -230,7 +211,7 @@ void query_gradient(const Problem& p, const Step& step, const Tile& queries, std
     tile_probabilities(p, step, segment, queries, keys, head, s);
     tile_score_gradients(p, step, queries, keys, head, s);
     const TileRows whole = whole_rows(key_rows, p.kv_cols, keys.rows, p.head_dim, s.keys);
-    multiply(queries.rows, p.width, keys.rows, {s.grads, kTileKeys, 1}, whole.data, whole.ld, s.sum_a, p.width, true);
+    multiply(queries.rows, p.width, keys.rows, {s.grads, kTileRows, 1}, whole.data, whole.ld, s.sum_a, p.width, true);
   }
   write_rows(p, s.sum_a, queries.rows, p.scale, output(step) + queries.begin * p.q_cols + head * p.head_dim, p.q_cols);
 }
@@ -244,14 +225,14 @@ void key_gradient(const Problem& p, const Step& step, const Tile& keys, std::int
   transpose_tile(p.key(step, 1, keys.begin, kv_head), p.kv_cols, keys.rows, p.head_dim, s.keys_t);
   if (which == Of::keys) transpose_tile(p.key(step, 2, keys.begin, kv_head), p.kv_cols, keys.rows, p.head_dim, s.values_t);
   for (std::int64_t head = kv_head * p.group; head < (kv_head + 1) * p.group; ++head) {
-    for (std::int64_t query = segment.q_begin; query < segment.q_end; query += kTileQueries) {
-      const Tile queries = {keys.segment, query, std::min(kTileQueries, segment.q_end - query)};
+    for (std::int64_t query = segment.q_begin; query < segment.q_end; query += kTileRows) {
+      const Tile queries = {keys.segment, query, std::min(kTileRows, segment.q_end - query)};
       if (!meet(p, segment, queries, keys)) continue;
       tile_probabilities(p, step, segment, queries, keys, head, s);
       if (which == Of::keys) tile_score_gradients(p, step, queries, keys, head, s);
       const TileRows right = whole_rows(p.query(step, which == Of::keys ? 0 : 4, query, head), p.q_cols, queries.rows, p.head_dim, s.queries);
       const float* left = which == Of::keys ? s.grads : s.scores;
-      multiply(keys.rows, p.width, queries.rows, {left, 1, kTileKeys}, right.data, right.ld, s.sum_a, p.width, true);
+      multiply(keys.rows, p.width, queries.rows, {left, 1, kTileRows}, right.data, right.ld, s.sum_a, p.width, true);
     }
   }
   write_rows(p, s.sum_a, keys.rows, which == Of::keys ? p.scale : 1.0f, output(step) + keys.begin * p.kv_cols + kv_head * p.head_dim, p.kv_cols);
@@ -259,10 +240,10 @@ void key_gradient(const Problem& p, const Step& step, const Tile& keys, std::int
 
 /// Calls body(tile, head, scratch) for all tiles and heads, the last tiles first: with a causal mask they see most.
 template <class Body>
-void for_each_tile(const Problem& p, const Step& step, const Context& context, bool of_keys, const Body& body) {
+void for_each_tile(const Problem& p, const Step& step, const Context& context, Side side, const Body& body) {
   Tile* tiles = tile_list(step.workspace, context.threads, p.head_dim);
-  const std::int64_t count = list_tiles(p.segments, of_keys, tiles);
-  const std::int64_t heads = of_keys ? p.attn.heads.kv_heads : p.attn.heads.heads;
+  const std::int64_t count = list_tiles(p.segments, side, tiles);
+  const std::int64_t heads = side == Side::keys ? p.attn.heads.kv_heads : p.attn.heads.heads;
   parallel_tasks(context.threads, count * heads, [&](std::int64_t task, int thread) {
     body(tiles[count - 1 - task / heads], task % heads, Scratch(step.workspace, thread, p.head_dim));
   });
@@ -271,7 +252,7 @@ void for_each_tile(const Problem& p, const Step& step, const Context& context, b
 void key_gradients(const MultiHeadAttn& attn, const Step& step, const Context& context, Of which) {
   if (!step.out[0]) return;
   const Problem p(attn, step);
-  for_each_tile(p, step, context, true,
+  for_each_tile(p, step, context, Side::keys,
                 [&](const Tile& tile, std::int64_t kv_head, const Scratch& s) { key_gradient(p, step, tile, kv_head, which, s); });
 }
 
@@ -280,14 +261,14 @@ void key_gradients(const MultiHeadAttn& attn, const Step& step, const Context& c
 void run(const MultiHeadAttn& op, const Step& step, Context& context) {
   if (!is_f32(step)) return reference::run(op, step);
   const Problem p(op, step);
-  for_each_tile(p, step, context, false, [&](const Tile& tile, std::int64_t head, const Scratch& s) { attend(p, step, tile, head, s); });
+  for_each_tile(p, step, context, Side::queries, [&](const Tile& tile, std::int64_t head, const Scratch& s) { attend(p, step, tile, head, s); });
 }
 
 void run(const MultiHeadAttnGradQ& op, const Step& step, Context& context) {
   if (!is_f32(step)) return reference::run(op, step);
   if (!step.out[0]) return;
   const Problem p(op.attn, step);
-  for_each_tile(p, step, context, false, [&](const Tile& tile, std::int64_t head, const Scratch& s) { query_gradient(p, step, tile, head, s); });
+  for_each_tile(p, step, context, Side::queries, [&](const Tile& tile, std::int64_t head, const Scratch& s) { query_gradient(p, step, tile, head, s); });
 }
 
 void run(const MultiHeadAttnGradK& op, const Step& step, Context& context) {
@@ -319,11 +300,9 @@ void run(const AttnDelta& op, const Step& step, Context& context) {
 
 std::size_t workspace(const MultiHeadAttn& op, const Graph& graph, const Node& node, int threads) {
   const std::int64_t q_rows = graph.shape(node.inputs[0]).rows(), kv_rows = graph.shape(node.inputs[1]).rows();
-  std::int64_t segments = 1;
-  if (op.segments.kind == SegmentLayout::Kind::packed) segments = graph.shape(node.inputs.back()).size();
-  if (op.segments.kind == SegmentLayout::Kind::uniform) segments = q_rows / op.segments.q_length;
+  const std::int64_t tiles = max_tiles(op.segments, q_rows, std::max(q_rows, kv_rows), graph.shape(node.inputs.back()));
   return static_cast<std::size_t>(threads * scratch_floats(op.heads.head_dim)) * sizeof(float) +
-         static_cast<std::size_t>(max_tiles(std::max(q_rows, kv_rows), segments)) * sizeof(Tile);
+         static_cast<std::size_t>(tiles) * sizeof(Tile);
 }
 
 }  // namespace graft::cpu

@@ -8,7 +8,6 @@
 
 namespace graft::cpu {
 
-inline constexpr std::int64_t kTileQueries = 64, kTileKeys = 64;
 inline constexpr std::int64_t padded(std::int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
 /// An operand: element (i, j) at data[i·row + j·col].
@@ -74,9 +73,9 @@ GRAFT_INLINE void exchange_all(Vec* rows, std::integer_sequence<int, kRow...> la
   if constexpr (kBit > 1) exchange_all<kBit / 2>(rows, lanes);
 }
 
-/// to [cols, padded(rows)] = fromᵀ, from [rows, cols] with `ld` between rows; the padding is 0.
-inline void transpose_tile(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to) {
-  const std::int64_t width = padded(rows);
+/// to [cols, rows] = fromᵀ, from [rows, cols]; rows are `ld` and `to_ld` apart. kWhole: each row of `to` is filled up with 0 to whole vectors.
+template <bool kWhole = false>
+void transpose_block(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to, std::int64_t to_ld) {
   for (std::int64_t i = 0; i < rows; i += kLanes) {
     const std::int64_t there = std::min<std::int64_t>(kLanes, rows - i);
     for (std::int64_t j = 0; j < cols; j += kLanes) {
@@ -88,9 +87,18 @@ inline void transpose_tile(const float* from, std::int64_t ld, std::int64_t rows
         for (int r = 0; r < kLanes; ++r) block[r] = r < there ? load_first(from + (i + r) * ld + j, lanes) : Vec{};
       }
       exchange_all<kLanes / 2>(block, std::make_integer_sequence<int, kLanes>());
-      for (int c = 0; c < lanes; ++c) store(to + (j + c) * width + i, block[c]);
+      if (kWhole || there == kLanes) {
+        for (int c = 0; c < lanes; ++c) store(to + (j + c) * to_ld + i, block[c]);
+      } else {
+        for (int c = 0; c < lanes; ++c) store_first(to + (j + c) * to_ld + i, block[c], there);
+      }
     }
   }
+}
+
+/// to [cols, padded(rows)] = fromᵀ, from [rows, cols] with `ld` between rows; the padding is 0.
+inline void transpose_tile(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to) {
+  transpose_block<true>(from, ld, rows, cols, to, padded(rows));
 }
 
 /// Rows that can be read by vectors as far as padded(cols): the tensor's own, or a copy with 0 behind each row where cols are not whole vectors.

@@ -86,6 +86,13 @@ inline std::size_t workspace(const MultiHeadAttnGradK& op, const Graph& graph, c
 inline std::size_t workspace(const MultiHeadAttnGradV& op, const Graph& graph, const Node& node, int threads) {
   return workspace(op.attn, graph, node, threads);
 }
+std::size_t workspace(const CachedAttention&, const Graph&, const Node&, int threads);
+std::size_t workspace(const Rope&, const Graph&, const Node&, int threads);
+std::size_t workspace(const CrossEntropy&, const Graph&, const Node&, int threads);
+std::size_t workspace(const RmsNormGrad&, const Graph&, const Node&, int threads);
+std::size_t workspace(const LayerNormGrad&, const Graph&, const Node&, int threads);
+std::size_t workspace(const Reduce&, const Graph&, const Node&, int threads);
+std::size_t workspace(const GlobalNorm&, const Graph&, const Node&, int threads);
 /// The others want none.
 template <class AnyOp>
 std::size_t workspace(const AnyOp&, const Graph&, const Node&, int) {

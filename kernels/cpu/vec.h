@@ -45,7 +45,17 @@ GRAFT_INLINE void store_first(float* p, Vec v, std::int64_t n) {
 #endif
 }
 
-GRAFT_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+/// a·b + c, rounded once where the processor can. This folder is compiled with -ffp-contract=off, so that nothing else is fused: which
+/// products a compiler fuses depends on how it inlines, and would make the bits depend on the number of threads.
+GRAFT_INLINE Vec fma(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__AVX__) && defined(__FMA__)
+  return _mm256_fmadd_ps(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
 /// NaN in b goes to the result, NaN in a does not.
 GRAFT_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 GRAFT_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
@@ -83,6 +93,18 @@ GRAFT_INLINE float max(Vec v) {
   v = max(v, rotate<kHalf>(v));
   if constexpr (kHalf == 1) return v[0];
   else return max<kHalf / 2>(v);
+}
+
+/// Sums in double take half a vector of floats at a time.
+typedef float HalfVec __attribute__((vector_size(kLanes * 2), aligned(4), may_alias));
+typedef double DoubleVec __attribute__((vector_size(kLanes * 4)));
+GRAFT_INLINE DoubleVec load_double(const float* p) {
+  return __builtin_convertvector(*reinterpret_cast<const HalfVec*>(p), DoubleVec);
+}
+GRAFT_INLINE double sum(DoubleVec v) {
+  double total = 0.0;
+  for (int i = 0; i < kLanes / 2; ++i) total += v[i];
+  return total;
 }
 
 /// 0, 1, 2, …

@@ -1,0 +1,54 @@
+#pragma once
+// Sums in a fixed order: over pieces that depend on the size alone.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/vec.h"
+
+namespace graft::cpu {
+
+/// Elements that one thread sums in one go, in double.
+inline constexpr std::int64_t kSumPiece = 32768;
+inline std::int64_t sum_pieces(std::int64_t n) { return (n + kSumPiece - 1) / kSumPiece; }
+
+/// Σ f(x[i]); f takes and gives vectors of doubles.
+template <class F>
+double sum_of(const float* x, std::int64_t n, const F& f) {
+  constexpr std::int64_t kHalf = kLanes / 2;
+  DoubleVec a{}, b{};
+  std::int64_t i = 0;
+  for (; i + 2 * kHalf <= n; i += 2 * kHalf) {
+    a += f(load_double(x + i));
+    b += f(load_double(x + i + kHalf));
+  }
+  for (; i < n; i += kHalf) {
+    const std::int64_t left = std::min(kHalf, n - i);
+    float rest[kHalf] = {};
+    std::copy_n(x + i, left, rest);
+    DoubleVec last = f(load_double(rest));
+    for (std::int64_t lane = left; lane < kHalf; ++lane) last[lane] = 0.0;
+    a += last;
+  }
+  return sum(a + b);
+}
+
+/// Rows cut into at most 64 chunks of at least 32 rows; each sums columns into a row of its own, and the rows are added in order.
+struct RowChunks {
+  std::int64_t rows, step, count;
+  explicit RowChunks(std::int64_t all) : rows(all), step(std::max<std::int64_t>(32, (all + 63) / 64)), count((all + step - 1) / step) {}
+  std::int64_t begin(std::int64_t chunk) const { return chunk * step; }
+  std::int64_t end(std::int64_t chunk) const { return std::min(rows, (chunk + 1) * step); }
+  std::size_t bytes(std::int64_t cols) const { return static_cast<std::size_t>(count * cols) * sizeof(float); }
+};
+
+inline void add_row(float* sums, const float* row, std::int64_t cols) {
+  for (std::int64_t j = 0; j < cols; ++j) sums[j] += row[j];
+}
+
+inline void sum_chunks(const RowChunks& chunks, const float* partial, std::int64_t cols, float* out) {
+  std::copy_n(partial, cols, out);
+  for (std::int64_t chunk = 1; chunk < chunks.count; ++chunk) add_row(out, partial + chunk * cols, cols);
+}
+
+}  // namespace graft::cpu
