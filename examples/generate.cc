@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "examples/support/files.h"
+#include "examples/support/number_checks.h"
 #include "examples/support/run_config.h"
 #include "graft/graft.h"
 
@@ -31,18 +32,14 @@ int run(int argc, char** argv) {
   SampleOptions sampling;
   app.add_option("--checkpoint", checkpoint, "a checkpoint, or a run's folder: its best one (default: the newest run)");
   app.add_option("--prompt", prompt, "what the text starts with (default: a new line)");
-  app.add_option("--tokens", tokens, "tokens to write")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--temperature", sampling.temperature, "0: always the likeliest token")->capture_default_str()->check(CLI::NonNegativeNumber);
-  app.add_option("--top-k", sampling.top_k, "draw from the k likeliest tokens only, 0: all")->capture_default_str()->check(CLI::NonNegativeNumber);
-  app.add_option("--seed", sampling.seed, "the same seed writes the same text")->capture_default_str()->check(CLI::NonNegativeNumber);
-  app.add_option("--max-seq", max_seq, "tokens the model looks back on (default: its context)")->check(CLI::Range(2, 1 << 24));
+  app.add_option("--tokens", tokens, "tokens to write")->capture_default_str()->check(positive());
+  app.add_option("--temperature", sampling.temperature, "0: always the likeliest token")->capture_default_str()->check(not_negative());
+  app.add_option("--top-k", sampling.top_k, "draw from the k likeliest tokens only, 0: all")->capture_default_str()->check(not_negative());
+  app.add_option("--seed", sampling.seed, "the same seed writes the same text")->capture_default_str()->check(not_negative());
+  app.add_option("--max-seq", max_seq, "tokens the model looks back on (default: its context)")->check(between(2, 1 << 24));
   app.add_option("--device", device, "cpu, reference or cuda")->capture_default_str();
-  app.add_option("--threads", threads, "threads of the cpu backend, 0: all")->capture_default_str()->check(CLI::NonNegativeNumber);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  }
+  app.add_option("--threads", threads, "threads of the cpu backend, 0: all")->capture_default_str()->check(not_negative());
+  if (int exit_code = 0; !parse(app, "generate", argc, argv, exit_code)) return exit_code;
   if (prompt.empty()) throw Error("--prompt: is empty, give at least one character");
 
   const fs::path file = checkpoint_file(checkpoint);

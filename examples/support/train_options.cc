@@ -4,6 +4,7 @@
 #include <map>
 
 #include "examples/support/files.h"
+#include "examples/support/number_checks.h"
 #include "graft/error.h"
 
 namespace fs = std::filesystem;
@@ -54,54 +55,49 @@ std::optional<TrainOptions> parse_train_options(int argc, char** argv, int& exit
   };
   const std::string model = "Model", training = "Training", running = "Run";
   std::string text;
-  app.add_option("--text", text, "text file, or folder of sources and documents")->required();
+  app.add_option("--text", text, "text file, or folder of sources and documents (--resume: the one it was)");
   app.add_option("--out", options.out, "output folder (default: runs/001, 002, …)")->group(running);
   std::string resume_from;
   CLI::Option* resume = app.add_option("--resume", resume_from, "go on with a run: a checkpoint or folder (default: --out, else the newest run)")->expected(0, 1)->group(running);
   app.add_option("--device", options.device, "cpu, reference or cuda")->capture_default_str()->group(running);
-  app.add_option("--threads", options.threads, "threads of the cpu backend, 0: all")->capture_default_str()->check(CLI::NonNegativeNumber)->group(running);
-  app.add_option("--eval-every", options.eval_every, "steps between validations")->capture_default_str()->check(CLI::PositiveNumber)->group(running);
-  app.add_option("--eval-windows", options.eval_windows, "validation windows on the way (all at the end)")->capture_default_str()->check(CLI::PositiveNumber)->group(running);
-  app.add_option("--save-every", options.save_every, "steps between checkpoints")->capture_default_str()->check(CLI::PositiveNumber)->group(running);
-  app.add_option("--keep", options.keep, "checkpoints to keep, beside the best")->capture_default_str()->check(CLI::PositiveNumber)->group(running);
-  app.add_option("--stop-at", options.stop_at, "save and stop after this step, 0: no")->capture_default_str()->check(CLI::NonNegativeNumber)->group(running);
-  app.add_option("--sample", options.sample, "tokens of the sample at the end, 0: none")->capture_default_str()->check(CLI::NonNegativeNumber)->group(running);
+  app.add_option("--threads", options.threads, "threads of the cpu backend, 0: all")->capture_default_str()->check(not_negative())->group(running);
+  app.add_option("--eval-every", options.eval_every, "steps between validations")->capture_default_str()->check(positive())->group(running);
+  app.add_option("--eval-windows", options.eval_windows, "validation windows on the way (all at the end)")->capture_default_str()->check(positive())->group(running);
+  app.add_option("--save-every", options.save_every, "steps between checkpoints")->capture_default_str()->check(positive())->group(running);
+  app.add_option("--keep", options.keep, "checkpoints to keep, beside the best")->capture_default_str()->check(positive())->group(running);
+  app.add_option("--stop-at", options.stop_at, "save and stop after this step, 0: no")->capture_default_str()->check(not_negative())->group(running);
+  app.add_option("--sample", options.sample, "tokens of the sample at the end, 0: none")->capture_default_str()->check(not_negative())->group(running);
   app.add_option("--prompt", options.prompt, "what the sample starts with (default: a line of the validation text)")->group(running);
-  app.add_option("--temperature", options.temperature, "of the sample")->capture_default_str()->check(CLI::NonNegativeNumber)->group(running);
+  app.add_option("--temperature", options.temperature, "of the sample")->capture_default_str()->check(not_negative())->group(running);
   app.add_flag("--name-nonfinite", options.name_nonfinite, "keep every value of a step, to name the first that is not finite")->group(running);
 
-  keep("--layers", "layers", run.layers, "transformer blocks")->capture_default_str()->check(CLI::PositiveNumber)->group(model);
-  keep("--hidden", "hidden", run.hidden, "width")->capture_default_str()->check(CLI::PositiveNumber)->group(model);
-  keep("--heads", "heads", run.heads, "query heads")->capture_default_str()->check(CLI::PositiveNumber)->group(model);
-  keep("--kv-heads", "kv_heads", run.kv_heads, "key/value heads (default: as heads)")->check(CLI::PositiveNumber)->group(model);
-  keep("--intermediate", "intermediate", run.intermediate, "width inside the SwiGLU (default: 8/3 of hidden)")->check(CLI::PositiveNumber)->group(model);
-  keep("--context", "context", run.context, "tokens of a window")->capture_default_str()->check(CLI::PositiveNumber)->group(model);
-  keep("--rope-theta", "rope_theta", run.rope_theta, "base of the rotary embedding")->capture_default_str()->check(CLI::PositiveNumber)->group(model);
-  keep("--dropout", "dropout", run.dropout, "on embeddings and residual branches")->capture_default_str()->check(CLI::Range(0.0, 0.99))->group(model);
+  keep("--layers", "layers", run.layers, "transformer blocks")->capture_default_str()->check(positive())->group(model);
+  keep("--hidden", "hidden", run.hidden, "width")->capture_default_str()->check(positive())->group(model);
+  keep("--heads", "heads", run.heads, "query heads")->capture_default_str()->check(positive())->group(model);
+  keep("--kv-heads", "kv_heads", run.kv_heads, "key/value heads (default: as heads)")->check(positive())->group(model);
+  keep("--intermediate", "intermediate", run.intermediate, "width inside the SwiGLU (default: 8/3 of hidden)")->check(positive())->group(model);
+  keep("--context", "context", run.context, "tokens of a window")->capture_default_str()->check(positive())->group(model);
+  keep("--rope-theta", "rope_theta", run.rope_theta, "base of the rotary embedding")->capture_default_str()->check(positive())->group(model);
+  keep("--dropout", "dropout", run.dropout, "on embeddings and residual branches")->capture_default_str()->check(between(0.0, 0.99))->group(model);
   option_of["untied"] = "--untied";
   app.add_flag("--untied", run.untied, "an output head of its own, not the embedding")->group(model);
 
-  keep("--steps", "steps", run.steps, "updates in all")->capture_default_str()->check(CLI::PositiveNumber)->group(training);
-  keep("--batch", "batch", run.batch, "windows a micro-batch")->capture_default_str()->check(CLI::PositiveNumber)->group(training);
-  keep("--accumulate", "accumulate", run.accumulate, "micro-batches an update")->capture_default_str()->check(CLI::PositiveNumber)->group(training);
+  keep("--steps", "steps", run.steps, "updates in all")->capture_default_str()->check(positive())->group(training);
+  keep("--batch", "batch", run.batch, "windows a micro-batch")->capture_default_str()->check(positive())->group(training);
+  keep("--accumulate", "accumulate", run.accumulate, "micro-batches an update")->capture_default_str()->check(positive())->group(training);
   keep("--optimizer", "optimizer", run.optimizer, "adamw, adam, sgd or lion")->capture_default_str()->check(CLI::IsMember({"adamw", "adam", "sgd", "lion"}))->group(training);
-  keep("--lr", "lr", run.lr, "learning rate")->capture_default_str()->check(CLI::PositiveNumber)->group(training);
-  keep("--min-lr", "min_lr", run.min_lr, "learning rate at the end (default: a tenth)")->check(CLI::NonNegativeNumber)->group(training);
+  keep("--lr", "lr", run.lr, "learning rate")->capture_default_str()->check(positive())->group(training);
+  keep("--min-lr", "min_lr", run.min_lr, "learning rate at the end (default: a tenth)")->check(not_negative())->group(training);
   keep("--schedule", "schedule", run.schedule, "constant, linear, cosine or wsd")->capture_default_str()->check(CLI::IsMember({"constant", "linear", "cosine", "wsd"}))->group(training);
-  keep("--warmup", "warmup", run.warmup, "steps of linear warm-up (default: 100, at most a tenth of the steps)")->check(CLI::NonNegativeNumber)->group(training);
-  keep("--beta1", "beta1", run.beta1, "momentum of adam and lion, momentum of sgd")->capture_default_str()->check(CLI::Range(0.0, 0.999999))->group(training);
-  keep("--beta2", "beta2", run.beta2, "second moment of adam, update of lion (default: 0.99)")->check(CLI::Range(0.0, 0.999999))->group(training);
-  keep("--weight-decay", "weight_decay", run.weight_decay, "not on norms, biases, embeddings")->capture_default_str()->check(CLI::NonNegativeNumber)->group(training);
-  keep("--clip", "clip", run.clip, "global gradient norm, 0: no clipping")->capture_default_str()->check(CLI::NonNegativeNumber)->group(training);
-  keep("--validation", "validation", run.validation, "fraction of the text that validates")->capture_default_str()->check(CLI::Range(0.001, 0.9))->group(training);
-  keep("--seed", "seed", run.seed, "of weights, order and dropout")->capture_default_str()->check(CLI::NonNegativeNumber)->group(training);
+  keep("--warmup", "warmup", run.warmup, "steps of linear warm-up (default: 100, at most a tenth of the steps)")->check(not_negative())->group(training);
+  keep("--beta1", "beta1", run.beta1, "momentum of adam and lion, momentum of sgd")->capture_default_str()->check(between(0.0, 0.999999))->group(training);
+  keep("--beta2", "beta2", run.beta2, "second moment of adam, update of lion (default: 0.99)")->check(between(0.0, 0.999999))->group(training);
+  keep("--weight-decay", "weight_decay", run.weight_decay, "not on norms, biases, embeddings")->capture_default_str()->check(not_negative())->group(training);
+  keep("--clip", "clip", run.clip, "global gradient norm, 0: no clipping")->capture_default_str()->check(not_negative())->group(training);
+  keep("--validation", "validation", run.validation, "fraction of the text that validates")->capture_default_str()->check(between(0.001, 0.9))->group(training);
+  keep("--seed", "seed", run.seed, "of weights, order and dropout")->capture_default_str()->check(not_negative())->group(training);
 
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    exit_code = app.exit(error) == 0 ? 0 : 2;
-    return std::nullopt;
-  }
+  if (!parse(app, "train", argc, argv, exit_code)) return std::nullopt;
 
   const fs::path runs = "runs";
   options.resume = resume->count() > 0;
@@ -120,7 +116,8 @@ std::optional<TrainOptions> parse_train_options(int argc, char** argv, int& exit
     run.steps = steps;
     require(checkpoint->step <= run.steps, "--steps " + std::to_string(run.steps) + " is below the " + std::to_string(checkpoint->step) + " steps done already");
   }
-  run.text = text;
+  if (!text.empty()) run.text = text;
+  require(!run.text.empty(), "--text is required: a text file, or a folder of sources and documents");
   settle(run);
   if (options.out.empty()) options.out = next_run(runs);
   if (!options.resume && fs::is_directory(options.out))
