@@ -18,12 +18,6 @@ Graph small_graph() {
   return g;
 }
 
-const NodeTime& time_of(const Profile& profile, const std::string& name) {
-  for (const NodeTime& node : profile.nodes)
-    if (node.name == name) return node;
-  throw Error("no node " + name);
-}
-
 TEST(Profile, RunsWholeStepsAndTimesEveryNodeOfThePlan) {
   const Graph g = small_graph();
   const auto backend = reference_backend();
