@@ -55,10 +55,6 @@ void write_inputs(Session& session, const Graph& graph, const InputValues& given
   }
 }
 
-std::string value_name(const Graph& graph, Value v) {
-  return graph.node(v).name + (v.slot > 0 ? ":" + std::to_string(v.slot) : "");
-}
-
 std::string element_name(const Shape& shape, std::int64_t index) {
   if (shape.rank() == 0) return "[]";
   if (shape.rank() == 1) return "[" + std::to_string(index) + "]";

@@ -22,9 +22,6 @@ void require_inputs_exist(const Graph& graph, const InputValues& given, std::str
 /// Writes every input of the graph: as given, or standard normal values. Throws Error when a u32 input is not given.
 void write_inputs(Session& session, const Graph& graph, const InputValues& given, std::uint64_t seed, std::string_view who);
 
-/// "w", or "attn:1" for a later output of a node.
-std::string value_name(const Graph& graph, Value v);
-
 /// "[2, 3]" for row 2 and column 3 of a matrix.
 std::string element_name(const Shape& shape, std::int64_t index);
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "autodiff/names.h"
 #include "autodiff/rules.h"
 #include "graft/autodiff.h"
 #include "graft/error.h"
@@ -7,8 +8,7 @@
 namespace graft {
 namespace {
 
-/// "w", or "attn:1" for a later output of a node.
-std::string name_of(const Graph& graph, Value v) { return graph.node(v).name + (v.slot > 0 ? ":" + std::to_string(v.slot) : ""); }
+using detail::value_name;
 
 std::string described(const Node& node) { return op_name(node.op) + " \"" + node.name + "\""; }
 
@@ -131,7 +131,7 @@ class ReversePass {
 
   /// "d:w" where that is free in the scope of gradients, else "".
   std::string gradient_name(Value v) const {
-    std::string name = "d:" + name_of(graph_, v);
+    std::string name = "d:" + value_name(graph_, v);
     return graph_.find(graph_.scope() + "grad." + name) ? std::string() : name;
   }
 
@@ -145,14 +145,15 @@ class ReversePass {
 Gradients differentiate(Graph& graph, Value loss, const std::vector<Value>& wrt, bool name_outputs) {
   require_value(graph, loss, "the loss");
   if (const TensorType& type = graph.type(loss); !is_float(type.dtype) || type.shape.rank() != 0)
-    throw Error("differentiate \"" + name_of(graph, loss) + "\": the loss must be a float scalar [], got " + to_string(type));
+    throw Error("differentiate \"" + value_name(graph, loss) + "\": the loss must be a float scalar [], got " + to_string(type));
   const std::vector<Value> asked = wrt.empty() ? graph.parameters() : wrt;
   std::vector<Value> all;
   PerValue<char> listed(graph);
   for (Value w : asked) {
     require_value(graph, w, "a value of wrt");
     if (!is_float(graph.type(w).dtype))
-      throw Error("differentiate \"" + name_of(graph, w) + "\": only float values have gradients, got " + to_string(graph.type(w)));
+      throw Error("differentiate \"" + value_name(graph, w) + "\": only float values have gradients, got " +
+                  to_string(graph.type(w)));
     if (!std::exchange(listed[w], char{1})) all.push_back(w);
   }
 
@@ -162,11 +163,11 @@ Gradients differentiate(Graph& graph, Value loss, const std::vector<Value>& wrt,
   for (Value w : all) {
     const Value gradient = pass.gradient_of(w);
     if (!gradient) {
-      gradients.unreached.push_back(name_of(graph, w));
+      gradients.unreached.push_back(value_name(graph, w));
       continue;
     }
     gradients.all.push_back({w, gradient});
-    if (name_outputs) graph.output("d:" + name_of(graph, w), gradient);
+    if (name_outputs) graph.output("d:" + value_name(graph, w), gradient);
   }
   return gradients;
 }
@@ -175,7 +176,7 @@ Value Gradients::of(const Graph& graph, Value v) const {
   for (const Gradient& g : all)
     if (g.of == v) return g.gradient;
   require_value(graph, v, "the value asked for");
-  const std::string name = name_of(graph, v);
+  const std::string name = value_name(graph, v);
   const bool asked = std::find(unreached.begin(), unreached.end(), name) != unreached.end();
   throw Error("gradient of \"" + name + "\": " + (asked ? "the loss does not reach it" : "it was not asked for"));
 }

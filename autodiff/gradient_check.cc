@@ -6,6 +6,7 @@
 #include <set>
 
 #include "autodiff/checks.h"
+#include "autodiff/names.h"
 #include "graft/error.h"
 #include "graft/session.h"
 
@@ -112,7 +113,6 @@ class Numeric {
 
 /// One tensor to check.
 struct Subject {
-  Value value;
   std::string name, source;  ///< source: what the numeric session writes
   Shape shape;
   Values x;       ///< where the slope is taken
@@ -255,7 +255,7 @@ GradientCheckReport gradient_check(const Graph& graph, Value loss, const Gradien
   GradientCheckReport report;
   for (std::size_t i = 0; i < wrt.size(); ++i) {
     const Value w = wrt[i];
-    Subject subject{w, value_name(wide, w), wide.node(w).name, wide.shape(w), {}, {}, {}};
+    Subject subject{value_name(wide, w), wide.node(w).name, wide.shape(w), {}, {}, {}};
     const auto it = std::find_if(gradients.all.begin(), gradients.all.end(), [&](const Gradient& g) { return g.of == mapped[i]; });
     if (it == gradients.all.end()) {
       report.unreached.push_back(subject.name);

@@ -121,6 +121,25 @@ TEST(Differentiate, WorksAgainOnAnotherLossAlsoInsideAScope) {
   EXPECT_EQ(evaluate(g, {d1, d2, d3, d4, d5}), (std::vector<Values>{{4, 4}, {12, 12}, {12, 12}, {4, 4}, {4, 4}}));
 }
 
+TEST(Differentiate, WorksTwiceInsideAScope) {
+  Graph g;
+  const Value w = g.parameter("w", {2});
+  const Value loss = g.sum(g.exp(w));
+  const Graph::Scope scope(g, "inside");
+  EXPECT_EQ(g.node(differentiate(g, loss).of(g, w)).name, "inside.grad.d:w");
+  EXPECT_NO_THROW(differentiate(g, loss));
+}
+
+TEST(Differentiate, GoesThroughNoInteger) {
+  Graph g;
+  const Value w = g.parameter("w", {2}, Init::ones());
+  const Value step = g.state("step", {}, Init::zeros(), DType::u32), skipped = g.state("skipped", {}, Init::zeros(), DType::u32);
+  const Value counted = g.record(CountStep{}, {step, skipped, g.sum(w)});
+  const Value rate = g.record(LearningRate{Schedule{}}, {counted});
+  const Value loss = g.mul(g.sum(w), rate);  // rate follows w by way of an integer
+  EXPECT_EQ(differentiate(g, loss).all.size(), 1u);
+}
+
 TEST(Differentiate, NamesTheNodesOfGradients) {
   Graph g;
   const Value x = g.input("x", {2, 3});
@@ -195,6 +214,9 @@ TEST(Differentiate, RefusesALossThatIsNoFloatScalar) {
   const Value ids = g.input_u32("ids", {});
   EXPECT_EQ(message_of([&] { differentiate(g, x, {x}); }),
             "differentiate \"x\": the loss must be a float scalar [], got f32[2, 3]");
+  const Value one = g.input("one", {1, 1});
+  EXPECT_EQ(message_of([&] { differentiate(g, one, {x}); }),
+            "differentiate \"one\": the loss must be a float scalar [], got f32[1, 1]");
   EXPECT_EQ(message_of([&] { differentiate(g, ids, {x}); }),
             "differentiate \"ids\": the loss must be a float scalar [], got u32[]");
   EXPECT_EQ(message_of([&] { differentiate(g, Value{9, 0}, {x}); }), "differentiate: the loss is not a value of this graph");

@@ -251,6 +251,10 @@ TEST(GradientCheck, JudgesByTheFormulaInTheHeader) {
   EXPECT_FALSE(with_error(2, 0.21, 1e-4));
   EXPECT_TRUE(with_error(0, 0.9e-4 * rms, 1e-4)) << "an element below it to the root mean square";
   EXPECT_FALSE(with_error(0, 1.2e-4 * rms, 1e-4));
+  EXPECT_TRUE(with_error(2, -1000.0, 0.4)) << "relative to the larger of the two: here |analytic|, 3000";
+  EXPECT_FALSE(with_error(2, -1000.0, 0.3));
+  EXPECT_TRUE(with_error(2, 900.0, 0.5)) << "here |numeric|, 2000";
+  EXPECT_FALSE(with_error(2, 900.0, 0.4));
 }
 
 TEST(GradientCheck, HoldsTinyGradientsToWhatDifferencesCanResolve) {
@@ -268,10 +272,12 @@ TEST(GradientCheck, HoldsTinyGradientsToWhatDifferencesCanResolve) {
 }
 
 TEST(GradientCheck, StepsInProportionToLargeElements) {
-  Graph g;
-  const Value w = g.parameter("w", {1}, Init::fill(1e6));
-  const Value loss = g.sum(g.mul(g.mul(w, w), w));  // with h = 1e-5 the difference would be lost in rounding
-  EXPECT_TRUE(gradients_match(g, loss));
+  for (const std::int64_t size : {3, 500}) {  // elements, directions
+    Graph g;
+    const Value w = g.parameter("w", {size}, Init::fill(1e6));
+    const Value loss = g.sum(g.add_scalar(w, -1e6));  // 1e6 + 1e-5 is rounded by more than rtol of the step
+    EXPECT_TRUE(gradients_match(g, loss)) << size;
+  }
 }
 
 TEST(GradientCheck, ChecksLargeTensorsAlongDirections) {
