@@ -1,6 +1,6 @@
 #pragma once
-// All gradient rules: one overload of vjp for each op that has no `no_gradient`. A rule turns the gradients of a node's outputs into
-// gradients of its inputs, as new nodes; the engine (differentiate.cc) decides which are wanted and adds up those of a shared value.
+// All gradient rules: one overload of vjp for each op that has no `no_gradient`. A rule turns the gradients of a node's outputs
+// into gradients of its inputs, as new nodes; the engine (differentiate.cc) says which are wanted and adds up those of one value.
 #include <string>
 #include <utility>
 #include <vector>
@@ -64,11 +64,11 @@ void vjp(const CrossEntropy& op, VjpContext& c);
 void vjp(const MultiHeadAttn& op, VjpContext& c);
 void vjp(const Rope& op, VjpContext& c);
 
-/// Runs the rule of the op held; throws Error with the reason when it has none. Not called vjp: an op without a rule must not convert to
-/// Op and come back here.
+/// Runs the rule of the op held; throws Error with the reason when it has none. Not called vjp: an op without a rule must not
+/// convert to Op and come back here.
 void apply_rule(const Op& op, VjpContext& c);
 
-/// Whether output `slot` of `op` changes smoothly with the op's inputs: not what stop_gradient gives, nor the number of counted tokens.
+/// Whether a gradient goes through output `slot` of `op`: not what stop_gradient gives, nor the number of counted tokens.
 bool carries_gradient(const Op& op, std::int32_t slot);
 
 }  // namespace graft

@@ -19,8 +19,9 @@ struct Gradients {
   Value of(const Graph& graph, Value v) const;
 };
 
-/// Adds the nodes of ∂loss/∂w to the graph for every w of wrt (default: all parameters), in reverse mode. `loss` is a float scalar [].
-/// Gradients of a value read more than once are added up. The node of the gradient of "w" is an output of the graph called "d:w" only if `name_outputs`.
+/// Adds the nodes of ∂loss/∂w to the graph for every w of wrt (default: all parameters), in reverse mode. `loss` is a float
+/// scalar []. Gradients of a value read more than once are added up. The nodes are named behind "grad."; the gradient of "w" is an
+/// output of the graph, called "d:w", only if `name_outputs`.
 /// Throws Error naming the node when the way from loss to a w leads through an op without a gradient.
 Gradients differentiate(Graph& graph, Value loss, const std::vector<Value>& wrt = {}, bool name_outputs = false);
 

@@ -17,8 +17,8 @@ namespace graft {
 ///     numeric = (f(x + h·e) − f(x − h·e)) / 2h,  h = step · max(1, |x|),
 ///     floor = the root mean square of all analytic elements of the same tensor, or 1e-8 · max(1, |f|) / step if that is larger.
 ///
-/// The floor keeps a tensor's tiny elements from being held to a precision that f64 differences do not have. For a direction, |x| is the root
-/// mean square of the tensor. What stop_gradient gives is held at its value.
+/// The floor keeps a tensor's tiny elements from being held to a precision that f64 differences do not have. For a direction, |x| is
+/// the root mean square of the tensor. What stop_gradient gives is held at its value.
 struct GradientCheckOptions {
   double rtol = 1e-6;
   double step = 1e-5;
@@ -26,7 +26,8 @@ struct GradientCheckOptions {
   std::int64_t max_elements = 400;
   int directions = 8;
   std::uint64_t seed = 1;
-  /// Values of inputs by name. Inputs that are not here get standard normal values; u32 inputs must be here. Parameters and states keep their Init.
+  /// Values of inputs by name. Inputs that are not here get standard normal values; u32 inputs must be here. Parameters and states
+  /// keep their Init.
   std::map<std::string, std::vector<double>> inputs;
   /// What to check; default: all parameters and all float inputs.
   std::vector<Value> wrt;
@@ -64,8 +65,9 @@ struct BackendCheckOptions {
   std::map<std::string, std::vector<double>> inputs;  ///< as in GradientCheckOptions
 };
 
-/// Runs one step of the graph on `backend` (as recorded) and on the reference backend (in f64), from the same inputs and initial values, and
-/// compares every output of the graph and every state it overwrites. The report's rows: analytic = got, numeric = wanted, of the worst element.
+/// Runs one step of the graph on `backend` (as recorded) and on the reference backend (in f64), from the same inputs and initial
+/// values, and compares every output of the graph and every parameter and state that the step changes. The report's rows:
+/// analytic = got, numeric = wanted, of the worst element.
 GradientCheckReport backend_check(const Graph& graph, Backend& backend, const BackendCheckOptions& options = {});
 
 }  // namespace graft
