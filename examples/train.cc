@@ -113,12 +113,16 @@ class Trainer {
     update_ = std::make_unique<Session>(update, micro_);
   }
 
-  void step(WindowDataset& data) {
+  /// With `profile`, times the nodes of the last micro-batch.
+  void step(WindowDataset& data, Profile* profile) {
     for (std::int64_t i = 0; i < accumulate_; ++i) {
       data.next_batch(inputs_, labels_);
       micro_.write("inputs", inputs_);
       micro_.write("labels", labels_);
-      micro_.step();
+      if (profile != nullptr && i + 1 == accumulate_)
+        *profile = micro_.profile();
+      else
+        micro_.step();
     }
     if (update_) update_->step();
   }
@@ -239,8 +243,12 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
 
   std::int64_t step = first;
   while (step < last && !interrupted) {
-    trainer.step(data);
+    Profile profile;
+    const bool profiled = (options.profile || !options.trace.empty()) && step == std::min(first + 9, last - 1);
+    trainer.step(data, profiled ? &profile : nullptr);
     ++step;
+    if (profiled && options.profile) progress.line(profile.to_string(measure_ceilings(*backend)), true);
+    if (profiled && !options.trace.empty()) profile.write_trace(options.trace);
     Session& session = trainer.session();
     const double loss = session.scalar("loss");
     const auto skipped_now = static_cast<std::int64_t>(session.scalar("optimizer/skipped"));

@@ -16,7 +16,8 @@ struct TrainOptions {
   int threads = 0, keep = 2;
   std::int64_t eval_every = 250, eval_windows = 240, save_every = 500, stop_at = 0, sample = 400;
   double temperature = 0.8;
-  bool name_nonfinite = false;
+  bool name_nonfinite = false, profile = false;
+  std::filesystem::path trace;  ///< where to write one step's trace, if given
 };
 
 /// Reads the options, fills in the defaults and, when resuming, the configuration of the checkpoint, which is given back in `checkpoint`.
