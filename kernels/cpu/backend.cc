@@ -41,7 +41,14 @@ class CpuBackend final : public Backend {
   }
 
   void run(std::span<const Step> steps) override {
-    for (const Step& step : steps) dispatch(step, context_);
+    while (!steps.empty()) {
+      std::size_t count = cpu::run_attention_gradients(steps, context_);
+      if (count == 0) {
+        dispatch(steps[0], context_);
+        count = 1;
+      }
+      steps = steps.subspan(count);
+    }
   }
 
  private:

@@ -75,6 +75,10 @@ void run(const SgdUpdate&, const Step&, Context&);
 void run(const AdamUpdate&, const Step&, Context&);
 void run(const LionUpdate&, const Step&, Context&);
 
+/// Runs the attention gradients that `steps` begins with and that have the same inputs, together; returns how many that were. The same
+/// bits as one by one.
+std::size_t run_attention_gradients(std::span<const Step> steps, Context&);
+
 /// Scratch bytes that an op's kernel wants beside inputs and outputs.
 std::size_t workspace(const MultiHeadAttn&, const Graph&, const Node&, int threads);
 inline std::size_t workspace(const MultiHeadAttnGradQ& op, const Graph& graph, const Node& node, int threads) {
