@@ -36,6 +36,19 @@ TEST(Checkpoint, EmptyOneComesBack) {
   EXPECT_EQ(read.schedule, "");
   EXPECT_TRUE(std::isnan(read.metric));
   EXPECT_TRUE(read.tensors.empty());
+  const FileHandle file(H5Fopen((folder / "a.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT));
+  EXPECT_EQ(H5Aexists(file.get(), "metric"), 0);
+}
+
+TEST(Checkpoint, TensorsComeBackByPath) {
+  const TemporaryFolder folder;
+  Checkpoint checkpoint;
+  for (const char* path : {"b", "a/b/c", "a/b.c", "a.b", "a-b", "a0"})
+    checkpoint.tensors.push_back(tensor(path, DType::f32, Shape{2}, 1));
+  write_checkpoint(folder / "a.h5", checkpoint);
+  std::vector<std::string> paths;
+  for (const SavedTensor& read : read_checkpoint(folder / "a.h5").tensors) paths.push_back(read.path);
+  EXPECT_EQ(paths, (std::vector<std::string>{"a-b", "a.b", "a/b.c", "a/b/c", "a0", "b"}));
 }
 
 TEST(Checkpoint, NegativeStepAndExtremeNumbersComeBack) {

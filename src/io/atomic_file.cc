@@ -113,8 +113,6 @@ bool replace_by_link(const std::filesystem::path& file, const std::filesystem::p
     ::unlink(temporary.c_str());
     fail(name, "cannot write: cannot rename its temporary file", error);
   }
-  // Where both names already were the same file, rename leaves both.
-  ::unlink(temporary.c_str());
   const Descriptor folder(::open(folder_of(name).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (folder) sync_folder(folder.get(), name);
   return true;
