@@ -18,8 +18,7 @@ fs::path checkpoint_file(const std::string& given) {
   const fs::path path = given.empty() ? newest_run("runs") : fs::path(given);
   if (path.empty()) throw Error("--checkpoint: there is no run with a checkpoint in \"runs\", name one");
   if (!fs::is_directory(path)) return path;
-  const CheckpointFolder folder(path);
-  const fs::path file = folder.best().empty() ? folder.latest() : folder.best();
+  const fs::path file = best_checkpoint(path).empty() ? latest_checkpoint(path) : best_checkpoint(path);
   if (file.empty()) throw Error("--checkpoint: the folder \"" + path.string() + "\" holds no checkpoint");
   return file;
 }

@@ -49,7 +49,7 @@ fs::path newest_run(const fs::path& runs) {
   fs::path newest;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(runs, error))
-    if (entry.is_directory(error) && entry.path() > newest && !graft::CheckpointFolder(entry.path()).latest().empty()) newest = entry.path();
+    if (entry.is_directory(error) && entry.path() > newest && !graft::latest_checkpoint(entry.path()).empty()) newest = entry.path();
   return newest;
 }
 

@@ -107,7 +107,7 @@ std::optional<TrainOptions> parse_train_options(int argc, char** argv, int& exit
     const fs::path from = !resume_from.empty() ? fs::path(resume_from) : !options.out.empty() ? options.out : newest_run(runs);
     require(!from.empty(), "--resume: there is no run with a checkpoint in \"runs\", name one");
     require(fs::exists(from), "--resume: no such file or folder, got \"" + from.string() + "\"");
-    options.resume_from = fs::is_directory(from) ? graft::CheckpointFolder(from).latest() : from;
+    options.resume_from = fs::is_directory(from) ? graft::latest_checkpoint(from) : from;
     require(!options.resume_from.empty(), "--resume: the folder \"" + from.string() + "\" holds no checkpoint");
     if (options.out.empty()) options.out = options.resume_from.has_parent_path() ? options.resume_from.parent_path() : fs::path(".");
     checkpoint = graft::read_checkpoint(options.resume_from);
@@ -123,7 +123,7 @@ std::optional<TrainOptions> parse_train_options(int argc, char** argv, int& exit
   settle(run);
   if (options.out.empty()) options.out = next_run(runs);
   if (!options.resume && fs::is_directory(options.out))
-    require(graft::CheckpointFolder(options.out).latest().empty(), "--out: \"" + options.out.string() +
+    require(graft::latest_checkpoint(options.out).empty(), "--out: \"" + options.out.string() +
                                                                        "\" holds the checkpoints of an earlier run, give --resume to go on with it, or another folder");
   return options;
 }

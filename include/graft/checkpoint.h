@@ -44,6 +44,10 @@ void write_checkpoint(const std::filesystem::path& file, const Checkpoint& check
 /// version.
 Checkpoint read_checkpoint(const std::filesystem::path& file);
 
+/// The file of the highest step in a folder of checkpoints, and its best.h5; an empty path when there is none. They only look.
+std::filesystem::path latest_checkpoint(const std::filesystem::path& folder);
+std::filesystem::path best_checkpoint(const std::filesystem::path& folder);
+
 /// A folder that keeps the last n checkpoints and the best one: step-00000100.h5, …, and best.h5.
 class CheckpointFolder {
  public:
@@ -53,9 +57,8 @@ class CheckpointFolder {
   /// Writes the checkpoint under its step, then removes files of lower steps, so that keep_last remain with this one. If `metric`
   /// (smaller is better; NaN never is) beats that of best.h5, it is kept under that name too. Returns the file.
   std::filesystem::path save(const Checkpoint& checkpoint, double metric);
-  /// The file of the highest step that is there, or an empty path.
-  std::filesystem::path latest() const;
-  std::filesystem::path best() const;
+  std::filesystem::path latest() const { return latest_checkpoint(folder_); }
+  std::filesystem::path best() const { return best_checkpoint(folder_); }
   const std::filesystem::path& path() const { return folder_; }
 
  private:

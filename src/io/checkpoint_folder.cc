@@ -83,14 +83,14 @@ std::filesystem::path CheckpointFolder::save(const Checkpoint& checkpoint, doubl
   return file;
 }
 
-std::filesystem::path CheckpointFolder::latest() const {
-  const std::vector<std::int64_t> steps = steps_in(folder_);
-  return steps.empty() ? std::filesystem::path() : folder_ / step_name(steps.back());
+std::filesystem::path latest_checkpoint(const std::filesystem::path& folder) {
+  const std::vector<std::int64_t> steps = steps_in(folder);
+  return steps.empty() ? std::filesystem::path() : folder / step_name(steps.back());
 }
 
-std::filesystem::path CheckpointFolder::best() const {
+std::filesystem::path best_checkpoint(const std::filesystem::path& folder) {
   std::error_code ignored;
-  return std::filesystem::exists(folder_ / kBest, ignored) ? folder_ / kBest : std::filesystem::path();
+  return std::filesystem::exists(folder / kBest, ignored) ? folder / kBest : std::filesystem::path();
 }
 
 }  // namespace graft
