@@ -1,25 +1,13 @@
 #include "src/convert.h"
 
-#include <bit>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 
+#include "graft/bf16.h"
 #include "graft/error.h"
 
 namespace graft {
 namespace {
-
-/// bfloat16 from the nearest float: ties to even, NaN stays NaN.
-std::uint16_t to_bf16(double x) {
-  const float nearest = static_cast<float>(x);
-  const double back = nearest;
-  auto bits = std::bit_cast<std::uint32_t>(nearest);
-  if (std::isnan(x)) return static_cast<std::uint16_t>((bits >> 16) | 0x40u);
-  // The float between is rounded to odd, which keeps what decides a tie.
-  if (back != x) bits = (std::abs(back) > std::abs(x) ? bits - 1 : bits) | 1u;
-  return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
 
 double load(const std::byte* from, DType type, std::size_t i) {
   const auto get = [&](auto value) {
@@ -29,7 +17,7 @@ double load(const std::byte* from, DType type, std::size_t i) {
   switch (type) {
     case DType::f32: return get(0.0f);
     case DType::f64: return get(0.0);
-    case DType::bf16: return std::bit_cast<float>(static_cast<std::uint32_t>(get(std::uint16_t{0})) << 16);
+    case DType::bf16: return to_float(get(Bf16{}));
     case DType::u32: return get(std::uint32_t{0});
   }
   GRAFT_ASSERT(!"a dtype");

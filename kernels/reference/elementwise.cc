@@ -1,8 +1,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "graft/bf16.h"
 #include "graft/philox.h"
-#include "kernels/bf16.h"
 #include "kernels/reference/broadcast.h"
 #include "kernels/reference/kernels.h"
 #include "kernels/reference/views.h"
@@ -94,10 +94,10 @@ template <class From, class To>
 To convert(From x) {
   if constexpr (std::is_same_v<From, To>) {
     return x;
-  } else if constexpr (std::is_same_v<From, detail::Bf16>) {
+  } else if constexpr (std::is_same_v<From, Bf16>) {
     return To(to_float(x));
-  } else if constexpr (std::is_same_v<To, detail::Bf16>) {
-    return detail::to_bf16(x);
+  } else if constexpr (std::is_same_v<To, Bf16>) {
+    return to_bf16(x);
   } else {
     return To(x);
   }
@@ -109,7 +109,7 @@ void cast_from(const TensorView& x, const TensorView& out) {
     for (std::int64_t i = 0; i < x.size(); ++i) out.as<To>()[i] = convert<From, To>(x.as<const From>()[i]);
   };
   if (out.type.dtype == DType::bf16) {
-    to.template operator()<detail::Bf16>();
+    to.template operator()<Bf16>();
   } else {
     with_type(out, to);
   }
@@ -178,7 +178,7 @@ void run(const SwigluGrad&, const Step& step) {
 void run(const Cast&, const Step& step) {
   if (!step.out[0]) return;
   if (step.in[0].type.dtype == DType::bf16) {
-    cast_from<detail::Bf16>(step.in[0], step.out[0]);
+    cast_from<Bf16>(step.in[0], step.out[0]);
   } else {
     with_type(step.in[0], [&]<class From>() { cast_from<From>(step.in[0], step.out[0]); });
   }

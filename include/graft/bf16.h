@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
-namespace graft::detail {
+namespace graft {
 
 /// bfloat16: the upper half of a float.
 struct Bf16 {
@@ -28,4 +28,4 @@ inline Bf16 to_bf16(double x) {
   return to_bf16(std::bit_cast<float>(bits));
 }
 
-}  // namespace graft::detail
+}  // namespace graft
