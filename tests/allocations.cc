@@ -1,14 +1,14 @@
 #include "tests/allocations.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define GRAFT_SANITIZED 1
+#define SANITIZED 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define GRAFT_SANITIZED 1
+#define SANITIZED 1
 #endif
 #endif
 
-#if defined(GRAFT_SANITIZED) || !defined(__GLIBC__)
+#if defined(SANITIZED) || !defined(__GLIBC__)
 
 namespace graft::testing {
 std::string no_allocation_count() { return "allocations are counted with glibc and without sanitizers only"; }
