@@ -208,6 +208,18 @@ TEST(CheckpointFolder, AStaleTemporaryOfTheSameNameIsNotInTheWay) {
   EXPECT_EQ(temporary.names().size(), 6u);
 }
 
+TEST(CheckpointFolder, LookingForACheckpointTouchesNothing) {
+  const TemporaryFolder temporary;
+  const Names names = {".best.h5.tmp-4000000000-0", "best.h5", "step-00000002.h5", "step-00000010.h5"};
+  for (const std::string& name : names) put(temporary / name, "x");
+  EXPECT_EQ(latest_checkpoint(temporary.path()), temporary / "step-00000010.h5");
+  EXPECT_EQ(best_checkpoint(temporary.path()), temporary / "best.h5");
+  EXPECT_EQ(temporary.names(), names);
+  EXPECT_TRUE(best_checkpoint(temporary / "no").empty());
+  EXPECT_NE(error_of([&] { latest_checkpoint(temporary / "no"); }), "");
+  EXPECT_FALSE(std::filesystem::exists(temporary / "no"));
+}
+
 TEST(CheckpointFolder, ADamagedBestIsReportedAtOnce) {
   const TemporaryFolder temporary;
   put(temporary / "best.h5", "x");
