@@ -121,28 +121,39 @@ TEST_P(OpCpu, MatchesReference) {
   EXPECT_TRUE(backend_matches(graph, *backend, options)) << GetParam().rtol_reason;
 }
 
+/// Bit for bit.
+void expect_same(const Inputs& got, const Inputs& wanted, const std::string& where) {
+  for (const auto& [name, values] : wanted)
+    for (std::size_t i = 0; i < values.size(); ++i)
+      ASSERT_EQ(std::bit_cast<std::uint64_t>(values[i]), std::bit_cast<std::uint64_t>(got.at(name)[i]))
+          << name << " element " << i << ", " << where;
+}
+
 TEST_P(OpCpu, GivesTheSameBitsWithAnyNumberOfThreads) {
   const Graph graph = with_gradients(GetParam());
   const Inputs inputs = testing::values_of(GetParam(), graph);
   const Inputs one = testing::run_once(graph, *cpu_backend(1), inputs);
-  for (const int threads : {2, 4}) {
-    const Inputs many = testing::run_once(graph, *cpu_backend(threads), inputs);
-    for (const auto& [name, values] : one)
-      for (std::size_t i = 0; i < values.size(); ++i)
-        ASSERT_EQ(std::bit_cast<std::uint64_t>(values[i]), std::bit_cast<std::uint64_t>(many.at(name)[i]))
-            << name << " element " << i << ", " << threads << " threads";
-  }
+  for (const int threads : {2, 4})
+    expect_same(testing::run_once(graph, *cpu_backend(threads), inputs), one, std::to_string(threads) + " threads");
 }
 
 TEST_P(OpCpu, RunsF64AsTheReferenceDoes) {
   const Graph graph = with_gradients(GetParam()).to_f64();
   const Inputs inputs = testing::values_of(GetParam(), graph);
-  const Inputs got = testing::run_once(graph, *cpu_backend(2), inputs),
-               wanted = testing::run_once(graph, *reference_backend(), inputs);
-  for (const auto& [name, values] : wanted)
-    for (std::size_t i = 0; i < values.size(); ++i)
-      ASSERT_EQ(std::bit_cast<std::uint64_t>(values[i]), std::bit_cast<std::uint64_t>(got.at(name)[i])) << name << " element " << i;
+  expect_same(testing::run_once(graph, *cpu_backend(2), inputs), testing::run_once(graph, *reference_backend(), inputs), "f64");
 }
+
+/// Where the scaled inputs die at the op, its outputs may take their place; with keep_all nothing takes any place.
+void expect_same_in_place(const OpCase& op_case, Backend& backend) {
+  for (const Graph& graph : {with_gradients(op_case), testing::wrap(op_case).graph}) {
+    const Inputs inputs = testing::values_of(op_case, graph);
+    expect_same(testing::run_once(graph, backend, inputs), testing::run_once(graph, backend, inputs, {.keep_all = true}),
+                "in place");
+  }
+}
+
+TEST_P(OpCpu, GivesTheSameBitsInPlace) { expect_same_in_place(GetParam(), *cpu_backend(2)); }
+TEST_P(OpReference, GivesTheSameBitsInPlace) { expect_same_in_place(GetParam(), *reference_backend()); }
 
 TEST_P(OpReference, InF32MatchesItselfInF64) {
   const Graph graph = with_gradients(GetParam());

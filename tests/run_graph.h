@@ -34,8 +34,8 @@ inline Inputs read_all(Session& session) {
   return values;
 }
 
-inline Inputs run_once(const Graph& graph, Backend& backend, const Inputs& inputs) {
-  Session session(graph, backend);
+inline Inputs run_once(const Graph& graph, Backend& backend, const Inputs& inputs, const PlanOptions& options = {}) {
+  Session session(graph, backend, options);
   for (const auto& [name, values] : inputs) write(session, name, values);
   session.step();
   return read_all(session);
