@@ -1,0 +1,108 @@
+// Attention alone, products alone, and one token against a cache.
+#include "benchmarks/measure.h"
+
+namespace {
+
+using namespace graft;
+
+std::string text(std::int64_t value) { return std::to_string(value); }
+
+}  // namespace
+
+std::vector<Row> bench_attention(const Settings& settings) {
+  constexpr std::int64_t kHeads = 6, kKvHeads = 2;
+  std::vector<Row> rows;
+  CeilingProbe ceiling(*settings.backend);
+  for (const std::int64_t head_dim : {64, 128}) {
+    for (const std::int64_t length : {256, 1024, 4096, 16384}) {
+      const std::string name = "D" + text(head_dim) + " T" + text(length) + " causal";
+      if (name.find(settings.only) == std::string::npos || (head_dim == 128 && length == 16384)) continue;
+      Graph g(1);
+      const Value q = g.parameter("q", {length, kHeads * head_dim}, Init::normal(0, 1)), k = g.parameter("k", {length, kKvHeads * head_dim}, Init::normal(0, 1)),
+                  v = g.parameter("v", {length, kKvHeads * head_dim}, Init::normal(0, 1)), weight = g.parameter("dout", {length, kHeads * head_dim}, Init::normal(0, 1));
+      const Value loss = g.sum(g.mul(g.causal_attention(q, k, v, kHeads, kKvHeads, head_dim), weight));
+      differentiate(g, loss, {q, k, v}, true);
+      Session session(g, *settings.backend);
+      std::vector<std::function<double()>> sides = {[&] { return timed([&] { session.step(); }); }, [&] { return ceiling.product(); }};
+      const bool peer_can = length <= 4096 && !settings.peers.empty();
+      if (peer_can) {
+        const nlohmann::json setup = {{"length", length}, {"head_dim", head_dim}, {"heads", kHeads}, {"kv_heads", kKvHeads}, {"causal", true}};
+        settings.peers[0].second->ask("attention " + setup.dump());
+        sides.push_back([&] { return settings.peers[0].second->run(); });
+      }
+      const std::vector<double> times = alternate(sides, length > 4096 ? 3 : settings.rounds);
+      const double flops = 3.5 * 4 * static_cast<double>(kHeads * head_dim) * static_cast<double>(length) * static_cast<double>(length) / 2;
+      const double rate = flops / times[0], limit = CeilingProbe::kProductFlops / times[1];
+      Row row{"attention", name, times[0], peer_can ? times[2] : 0, {}};
+      row.more["GFLOP/s"] = rate / 1e9;
+      row.more["% of GEMM"] = 100 * rate / limit;
+      row.more["arena + workspace MB"] = static_cast<double>(session.plan().arena_bytes() + session.plan().workspace_bytes()) / 1e6;
+      rows.push_back(row);
+    }
+  }
+  return rows;
+}
+
+std::vector<Row> bench_gemm(const Settings& settings) {
+  struct Shape3 {
+    std::int64_t m, n, k;
+    bool transpose_a, transpose_b;
+  };
+  std::vector<Row> rows;
+  CeilingProbe ceiling(*settings.backend);
+  for (const Shape3 s : {Shape3{1024, 1024, 1024, false, false}, Shape3{2048, 1024, 384, false, false}, Shape3{2048, 384, 1024, false, true},
+                         Shape3{384, 1024, 2048, true, false}, Shape3{2048, 384, 384, false, false}, Shape3{768, 344, 128, false, false},
+                         Shape3{768, 65, 128, false, true}, Shape3{1, 1408, 512, false, false}}) {
+    const std::string name = text(s.m) + "x" + text(s.n) + "x" + text(s.k) + (s.transpose_a ? " at" : "") + (s.transpose_b ? " bt" : "");
+    if (name.find(settings.only) == std::string::npos) continue;
+    Graph g(1);
+    const Value a = g.parameter("a", s.transpose_a ? Shape{s.k, s.m} : Shape{s.m, s.k}, Init::uniform(-1, 1));
+    const Value b = g.parameter("b", s.transpose_b ? Shape{s.n, s.k} : Shape{s.k, s.n}, Init::uniform(-1, 1));
+    g.output("c", g.matmul(a, b, s.transpose_a, s.transpose_b));
+    Session session(g, *settings.backend);
+    const double flops = 2.0 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k);
+    const int repeat = std::max(1, static_cast<int>(2e9 / flops));
+    const std::vector<double> times = alternate({[&] {
+                                                   return timed([&] {
+                                                            for (int i = 0; i < repeat; ++i) session.step();
+                                                          }) / repeat;
+                                                 },
+                                                 [&] { return ceiling.product(); }},
+                                                settings.rounds);
+    Row row{"gemm", name, times[0], 0, {}};
+    row.more["GFLOP/s"] = flops / times[0] / 1e9;
+    row.more["% of 1024^3"] = 100 * flops / times[0] / (CeilingProbe::kProductFlops / times[1]);
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+std::vector<Row> bench_decode(const Settings& settings) {
+  constexpr std::int64_t kCache = 4096;
+  nn::LlamaConfig config;
+  config.vocab_size = 4096;
+  config.hidden_size = 512;
+  config.num_layers = 8;
+  config.num_heads = 8;
+  config.num_kv_heads = 4;
+  config.intermediate_size = 1408;
+  Graph g(1);
+  const nn::Llama model(g, config);
+  std::vector<nn::KvCache> caches = model.make_caches(g, kCache);
+  g.output("logits", model.decode(g, g.input_u32("id", {1}), caches, g.input_u32("kv_pos", {}), g.input_u32("kv_len", {})));
+  Session session(g, *settings.backend);
+  session.write("id", 1u);
+  session.write("kv_pos", static_cast<std::uint32_t>(kCache - 1));
+  session.write("kv_len", static_cast<std::uint32_t>(kCache));
+  CeilingProbe ceiling(*settings.backend);
+  const std::vector<double> times = alternate({[&] { return timed([&] { session.step(); }); }, [&] { return ceiling.read(); }}, settings.rounds * 3);
+  const double weights = 4.0 * static_cast<double>(model.parameter_count());
+  const double cache = 2.0 * 4.0 * static_cast<double>(config.num_layers * kCache * config.num_kv_heads * (config.hidden_size / config.num_heads));
+  const double rate = (weights + cache) / times[0], limit = CeilingProbe::kReadBytes / times[1];
+  Row row{"decode", "28M, 4k cache, f32", times[0], 0, {}};
+  row.more["tokens/s"] = 1 / times[0];
+  row.more["GB/s"] = rate / 1e9;
+  row.more["read GB/s"] = limit / 1e9;
+  row.more["% of read"] = 100 * rate / limit;
+  return {row};
+}
