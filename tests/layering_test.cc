@@ -34,7 +34,7 @@ const std::vector<Rule>& rules() {
       {"kernels/cpu/gemm_eigen.cc", {"graft/", "kernels/cpu/", "Eigen/"}},
       {"kernels/cuda/", {"graft/", "kernels/segments.h", "kernels/cuda/", "cuda", "cublas"}},
       {"examples/", {"graft/", "examples/", "CLI/", "nlohmann/", "unistd.h"}},
-      {"benchmarks/", {"graft/", "benchmarks/", "unistd.h"}},
+      {"benchmarks/", {"graft/", "benchmarks/", "unistd.h", "sys/"}},
       {"tests/", {""}},
   };
   return table;

@@ -64,8 +64,8 @@ inline void multiply(std::int64_t m, std::int64_t n, std::int64_t k, Strided a, 
 template <int kBit, int... kLane>
 GRAFT_INLINE void exchange(Vec& low, Vec& high, std::integer_sequence<int, kLane...>) {
   const Vec a = low, b = high;
-  low = __builtin_shufflevector(a, b, ((kLane & kBit) == 0 ? kLane : kLane - kBit + kLanes)...);
-  high = __builtin_shufflevector(a, b, ((kLane & kBit) == 0 ? kLane + kBit : kLane + kLanes)...);
+  low = shuffle<((kLane & kBit) == 0 ? kLane : kLane - kBit + kLanes)...>(a, b);
+  high = shuffle<((kLane & kBit) == 0 ? kLane + kBit : kLane + kLanes)...>(a, b);
 }
 template <int kBit, int... kRow>
 GRAFT_INLINE void exchange_all(Vec* rows, std::integer_sequence<int, kRow...> lanes) {

@@ -73,9 +73,19 @@ GRAFT_INLINE Vec sqrt(Vec a) {
 #endif
 }
 
+/// Lane i is lane kFrom[i] of a, or kFrom[i] − kLanes of b.
+template <int... kFrom>
+GRAFT_INLINE Vec shuffle(Vec a, Vec b) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, kFrom...);
+#else
+  return __builtin_shuffle(a, b, IntVec{kFrom...});
+#endif
+}
+
 template <int kBy, int... kLane>
 GRAFT_INLINE Vec rotate(Vec v, std::integer_sequence<int, kLane...>) {
-  return __builtin_shufflevector(v, v, ((kLane + kBy) % kLanes)...);
+  return shuffle<((kLane + kBy) % kLanes)...>(v, v);
 }
 template <int kBy>
 GRAFT_INLINE Vec rotate(Vec v) {
