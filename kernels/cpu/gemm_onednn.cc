@@ -45,7 +45,9 @@ class OneThread {
   OneThread& operator=(const OneThread&) = delete;
 
  private:
-  [[maybe_unused]] int threads_ = 1;
+#ifdef _OPENMP
+  int threads_;
+#endif
 };
 
 dnnl::matmul::primitive_desc describe(const dnnl::engine& engine, const Memory::desc& a, const Memory::desc& b, const Memory::desc& bias,
