@@ -108,6 +108,16 @@ TEST(BackendCheck, CatchesAStateWrittenWronglyOrNotAtAll) {
   EXPECT_TRUE(row(report, "cache").passed);
 }
 
+TEST(BackendCheck, CatchesAParameterOverwrittenByMistake) {
+  const Decode d;
+  WrongBackend wrong([](const Step& step) {
+    if (std::holds_alternative<MatMul>(step.node->op)) step.in[1].as<float>()[3] += 1.0f;
+  });
+  const GradientCheckReport report = backend_check(d.g, wrong);
+  EXPECT_FALSE(row(report, "w").passed);
+  EXPECT_TRUE(row(report, "y").passed);
+}
+
 TEST(BackendCheck, CatchesAnIntegerThatIsOneOff) {
   Graph g;
   const Value n = g.state("n", {}, Init::fill(4e6), DType::u32);
@@ -137,6 +147,8 @@ TEST(BackendCheck, TakesEqualInfinitiesForEqual) {
   const GradientCheckReport report = backend_check(g, right);
   EXPECT_TRUE(report.passed) << report.to_string();
   EXPECT_FALSE(backend_check(g, wrong).passed);
+  WrongBackend wrong_beside_them([](const Step& step) { step.out[1].as<float>()[3] += 0.1f; });
+  EXPECT_FALSE(backend_check(g, wrong_beside_them).passed);
 }
 
 TEST(BackendCheck, HoldsErrorsToTheNormOfTheOutput) {

@@ -277,7 +277,16 @@ TEST(GradientCheck, StepsInProportionToLargeElements) {
     const Value w = g.parameter("w", {size}, Init::fill(1e6));
     const Value loss = g.sum(g.add_scalar(w, -1e6));  // 1e6 + 1e-5 is rounded by more than rtol of the step
     EXPECT_TRUE(gradients_match(g, loss)) << size;
+    GradientCheckOptions in_the_middle;
+    in_the_middle.wrt = {g.scale(w, 3.0)};
+    EXPECT_TRUE(gradients_match(g, g.sum(g.add_scalar(in_the_middle.wrt[0], -3e6)), in_the_middle)) << size;
   }
+}
+
+TEST(GradientCheck, MovesAlongDirectionsOfLengthOne) {
+  Graph g;
+  const Value w = g.parameter("w", {500});
+  EXPECT_TRUE(gradients_match(g, g.sum(g.exp(g.scale(w, 1000.0))))) << "a longer move meets the curvature";
 }
 
 TEST(GradientCheck, ChecksLargeTensorsAlongDirections) {
