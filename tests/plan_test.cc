@@ -6,6 +6,7 @@
 #include <cstring>
 #include <random>
 
+#include "graft/error.h"
 #include "graft/session.h"
 #include "src/arena.h"
 #include "src/op_traits.h"
@@ -213,6 +214,17 @@ TEST(Plan, SlotsThatNothingReadsHaveNoMemory) {
   EXPECT_NE(Plan(g, *backend, {.keep_all = true}).buffer_of(lse), Plan::kNone);
   g.output("lse", lse);
   EXPECT_NE(Plan(g, *backend).buffer_of(lse), Plan::kNone);
+}
+
+TEST(Plan, KnowsNothingOfValuesThatAreNotItsGraphs) {
+  Graph g;
+  const Value x = g.input("x", {4});
+  const auto backend = reference_backend();
+  const Plan plan(g, *backend);
+  for (const Value v : {Value{}, Value{1, 0}, Value{x.node, 1}, Value{x.node, -1}}) {
+    EXPECT_THROW(plan.buffer_of(v), InternalError);
+    EXPECT_THROW(plan.kept(v), InternalError);
+  }
 }
 
 TEST(Plan, AsksTheBackendForTheWorkspaceOfEachNodeAndTakesTheLargest) {
