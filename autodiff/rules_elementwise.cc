@@ -4,22 +4,31 @@
 
 namespace graft {
 
-// C = A·B: dA = dC·Bᵀ, dB = Aᵀ·dC; transposed when the operand is. dbias sums over rows.
+// C = A·B: dA = dC·Bᵀ, dB = Aᵀ·dC; transposed when the operand is. dbias sums over rows. Products of bf16 operands are bf16 products again.
 void vjp(const MatMul& op, VjpContext& c) {
-  const Value a = c.in(0), b = c.in(1), dout = c.dout();
+  const Value a = c.in(0), b = c.in(1);
+  const bool narrow = c.graph.type(a).dtype == DType::bf16;
+  const bool products = c.wants(0) || c.wants(1);
+  const Value dout = narrow && products ? c.record(Cast{DType::bf16}, {c.dout()}) : c.dout();
+  const auto give = [&](std::size_t i, MatMul product, std::vector<Value> in) {
+    if (narrow)
+      c.give(i, Cast{DType::bf16}, {c.record(product, std::move(in))});
+    else
+      c.give(i, product, std::move(in));
+  };
   if (c.wants(0)) {
     if (op.transpose_a)
-      c.give(0, MatMul{op.transpose_b, true}, {b, dout});
+      give(0, MatMul{op.transpose_b, true}, {b, dout});
     else
-      c.give(0, MatMul{false, !op.transpose_b}, {dout, b});
+      give(0, MatMul{false, !op.transpose_b}, {dout, b});
   }
   if (c.wants(1)) {
     if (op.transpose_b)
-      c.give(1, MatMul{true, op.transpose_a}, {dout, a});
+      give(1, MatMul{true, op.transpose_a}, {dout, a});
     else
-      c.give(1, MatMul{!op.transpose_a, false}, {a, dout});
+      give(1, MatMul{!op.transpose_a, false}, {a, dout});
   }
-  if (c.inputs.size() == 3 && c.wants(2)) c.give(2, Reduce{ReduceFn::sum, Axis::rows}, {dout});
+  if (c.inputs.size() == 3 && c.wants(2)) c.give(2, Reduce{ReduceFn::sum, Axis::rows}, {c.dout()});
 }
 
 void vjp(const Unary& op, VjpContext& c) {

@@ -33,10 +33,10 @@ Value overwritten_by(const std::vector<Node>& nodes, const std::map<std::int32_t
   return it->second;
 }
 
-/// Turns the f32 of an op's attributes into f64.
+/// Turns the f32 and bf16 of an op's attributes into f64.
 struct Widen {
   static void fix(DType& dtype) {
-    if (dtype == DType::f32) dtype = DType::f64;
+    if (dtype == DType::f32 || dtype == DType::bf16) dtype = DType::f64;
   }
   void operator()(Input& op) const { fix(op.type.dtype); }
   void operator()(Parameter& op) const { fix(op.type.dtype); }

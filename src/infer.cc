@@ -105,14 +105,17 @@ Types infer(const Constant& op, InputTypes in) {
 
 Types infer(const MatMul& op, InputTypes in) {
   require_inputs(in, 2, 3);
-  require_float(in);
+  const bool bf16 = in[0].dtype == DType::bf16 && in[1].dtype == DType::bf16;
+  const DType dtype = bf16 ? DType::f32 : in[0].dtype;
+  require_float(bf16 ? in.subspan(2) : in);
+  if (in.size() == 3) require(in[2].dtype == dtype, "bias must be " + std::string(to_string(dtype)) + ", got " + to_string(in[2]));
   const Shape &a = in[0].shape, &b = in[1].shape;
   require(a.rank() == 2 && b.rank() == 2, "takes matrices, got " + to_string(a) + " and " + to_string(b));
   const std::int64_t m = a[op.transpose_a], k = a[!op.transpose_a], kb = b[op.transpose_b], n = b[!op.transpose_b];
   require(k == kb, "inner dimensions differ, got " + to_string(a) + (op.transpose_a ? " transposed" : "") + " and " + to_string(b) +
                        (op.transpose_b ? " transposed" : ""));
   if (in.size() == 3) require(in[2].shape == Shape{n}, "bias must be " + to_string(Shape{n}) + ", got " + to_string(in[2].shape));
-  return {{in[0].dtype, {m, n}}};
+  return {{dtype, {m, n}}};
 }
 
 Types infer(const Unary&, InputTypes in) { return like_first(in, 1); }

@@ -11,6 +11,7 @@
 #include "graft/nn.h"
 #include "graft/ops.h"
 #include "graft/optim.h"
+#include "graft/passes.h"
 #include "graft/plan.h"
 #include "graft/profile.h"
 #include "graft/report.h"

@@ -193,7 +193,7 @@ class Graph {
   const std::string& scope() const { return scope_; }
   std::vector<Value> parameters() const;
   std::uint64_t seed() const { return seed_; }
-  /// The same graph with every f32 as f64: what gradient checks and oracles run.
+  /// The same graph with every f32 and bf16 as f64: what gradient checks and oracles run.
   Graph to_f64() const;
 
   /// Re-infers every node and checks order, names and effects. Throws InternalError naming the node. Passes call it when they are done.

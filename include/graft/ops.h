@@ -55,6 +55,7 @@ struct Constant { TensorType type; std::vector<double> values; };
 // ---- products ---------------------------------------------------------------------------------------------------------
 
 /// out = A·B + bias, A = aᵀ if transpose_a else a, B likewise.   in: A [m, k]  B [k, n]  bias [n] (optional)   out: [m, n]
+/// Operands of one dtype; with bf16 operands sums, bias and out are f32.
 struct MatMul { bool transpose_a = false, transpose_b = false; };
 
 // ---- elementwise ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,204 @@
+// Products of bf16 operands, and the pass that makes a training graph's products narrow.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "graft/bf16.h"
+#include "graft/graft.h"
+#include "tests/run_graph.h"
+
+namespace graft {
+namespace {
+
+int count(const Graph& graph, const std::string& op) {
+  int found = 0;
+  for (const Node& node : graph.nodes()) found += op_name(node.op) == op;
+  return found;
+}
+
+double norm_of_difference(const std::vector<double>& a, const std::vector<double>& b) {
+  double difference = 0, norm = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    difference += (a[i] - b[i]) * (a[i] - b[i]);
+    norm += b[i] * b[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
+struct Product {
+  std::int64_t m, k, n;
+  bool ta, tb, bias;
+};
+
+class Bf16Product : public ::testing::TestWithParam<Product> {};
+
+TEST_P(Bf16Product, SumsTheRoundedOperandsInF32OnEveryBackend) {
+  const auto [m, k, n, ta, tb, bias] = GetParam();
+  Graph g(3);
+  const Value a = g.parameter("a", ta ? Shape{k, m} : Shape{m, k}, Init::normal(0, 1));
+  const Value b = g.parameter("b", tb ? Shape{n, k} : Shape{k, n}, Init::normal(0, 1));
+  const Value na = g.cast(a, DType::bf16), nb = g.cast(b, DType::bf16);
+  const Value out = bias ? g.matmul_bias(na, nb, g.parameter("bias", {n}, Init::normal(0, 1)), ta, tb) : g.matmul(na, nb, ta, tb);
+  g.output("out", out);
+  EXPECT_EQ(g.type(out), (TensorType{DType::f32, {m, n}}));
+
+  const auto reference = reference_backend();
+  const testing::Inputs values = testing::run_once(g, *reference, {});
+  const std::vector<double>&va = values.at("a"), &vb = values.at("b");
+  const auto rounded = [](double x) { return static_cast<double>(to_float(to_bf16(static_cast<float>(x)))); };
+  std::vector<double> want;
+  for (std::int64_t i = 0; i < m; ++i)
+    for (std::int64_t j = 0; j < n; ++j) {
+      double sum = bias ? values.at("bias")[static_cast<std::size_t>(j)] : 0.0;
+      for (std::int64_t p = 0; p < k; ++p)
+        sum += rounded(va[static_cast<std::size_t>(ta ? p * m + i : i * k + p)]) * rounded(vb[static_cast<std::size_t>(tb ? j * k + p : p * n + j)]);
+      want.push_back(sum);
+    }
+  EXPECT_LT(norm_of_difference(values.at("out"), want), 1e-6);
+  std::vector<double> with_one_thread;
+  for (int threads : {1, 2, 4}) {
+    const auto cpu = cpu_backend(threads);
+    const std::vector<double> got = testing::run_once(g, *cpu, {}).at("out");
+    EXPECT_LT(norm_of_difference(got, want), 1e-5) << threads << " threads";
+    if (threads == 1) with_one_thread = got;
+    EXPECT_EQ(got, with_one_thread) << threads << " threads";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Bf16Product,
+                         ::testing::Values(Product{64, 96, 128, false, false, true}, Product{64, 96, 128, false, true, false},
+                                           Product{64, 96, 128, true, false, false}, Product{33, 70, 65, true, true, false},
+                                           Product{300, 129, 70, false, false, false}, Product{1, 70, 96, false, false, true},
+                                           Product{50, 1, 3, false, false, false}, Product{600, 40, 520, false, true, true}));
+
+TEST(Bf16, CastRoundsToNearestEvenOnEveryBackend) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  // From the bits: a bf16 is the upper half of a float; ties go to the even one.
+  const std::vector<float> from = {1.0f,  1.00390625f, 1.01171875f, -1.00390625f, 1.00390637f, 255.0f, 257.0f, 3.3895314e38f, 3.4e38f, 1e-40f, -0.0f, infinity};
+  const std::vector<float> want = {1.0f,  1.0f,        1.015625f,   -1.0f,        1.0078125f,  255.0f, 256.0f, 3.3895314e38f, infinity, 0x1p-133f, -0.0f, infinity};
+  for (const char* name : {"reference", "cpu"}) {
+    const auto backend = make_backend(name, 1);
+    Graph g;
+    g.output("out", g.cast(g.cast(g.input("x", {12}), DType::bf16), DType::f32));
+    Session session(g, *backend);
+    session.write("x", from);
+    session.step();
+    const std::vector<float> got = session.read("out");
+    for (std::size_t i = 0; i < want.size(); ++i) EXPECT_EQ(got[i], want[i]) << name << " " << from[i];
+    session.write("x", std::vector<float>(12, std::nanf("")));
+    session.step();
+    EXPECT_TRUE(std::isnan(session.read("out")[3])) << name;
+  }
+}
+
+TEST(Bf16, DtypesMustAgree) {
+  Graph g;
+  const Value a = g.input("a", {2, 3}), b = g.input("b", {3, 4});
+  const Value na = g.cast(a, DType::bf16), nb = g.cast(b, DType::bf16);
+  const auto message = [&](auto record) {
+    try {
+      record();
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_NE(message([&] { g.matmul(a, nb, false, false, "m"); }).find("matmul \"m\": "), std::string::npos);
+  EXPECT_NE(message([&] { g.matmul(na, b, false, false, "m"); }).find("matmul \"m\": "), std::string::npos);
+  const Value bias = g.input("bias", {4}, DType::f64);
+  EXPECT_EQ(message([&] { g.matmul_bias(na, nb, bias, false, false, "m"); }), "matmul \"m\": bias must be f32, got f64[4]");
+  EXPECT_NE(message([&] { g.exp(na); }).find("does not compute in bf16"), std::string::npos);
+}
+
+Graph training_graph(std::uint64_t seed = 5) {
+  Graph g(seed);
+  nn::LlamaConfig config;
+  config.vocab_size = 17;
+  config.hidden_size = 32;
+  config.intermediate_size = 48;
+  config.num_layers = 2;
+  config.num_heads = config.num_kv_heads = 2;
+  config.dropout = 0.1;
+  const nn::Llama model(g, config);
+  const Value logits = model.forward(g, g.input_u32("ids", {32}), Segments::uniform(16));
+  const Value loss = g.cross_entropy(logits, g.input_u32("labels", {32}));
+  g.output("loss", loss);
+  optim::adamw(g, differentiate(g, loss), {}, {.schedule = {.base = 1e-2}, .clip_norm = 1.0});
+  return g;
+}
+
+TEST(MixedPrecision, NarrowsTheOperandsOfEveryProductAndNothingElse) {
+  const Graph wide = training_graph(), narrow = passes::mixed_precision(wide);
+  for (const Node& node : narrow.nodes())
+    if (std::holds_alternative<MatMul>(node.op)) {
+      for (std::size_t i : {0u, 1u}) EXPECT_EQ(narrow.type(node.inputs[i]).dtype, DType::bf16) << node.name;
+      EXPECT_EQ(node.outputs[0].dtype, DType::f32) << node.name;
+    }
+  EXPECT_EQ(count(narrow, "matmul"), count(wide, "matmul"));
+  EXPECT_EQ(static_cast<int>(narrow.nodes().size()), static_cast<int>(wide.nodes().size()) + count(narrow, "cast"));
+  for (const Node& node : wide.nodes()) {
+    const Value same = narrow.find(node.name);
+    ASSERT_TRUE(same) << node.name;
+    EXPECT_EQ(narrow.node(same).outputs, node.outputs) << node.name;
+    EXPECT_EQ(op_attributes(narrow.node(same).op), op_attributes(node.op)) << node.name;
+  }
+  EXPECT_EQ(narrow.outputs().size(), wide.outputs().size());
+  EXPECT_EQ(narrow.seed(), wide.seed());
+}
+
+TEST(MixedPrecision, CastsAValueOnceHoweverOftenItIsRead) {
+  const Graph narrow = passes::mixed_precision(training_graph());
+  std::map<Value, int> casts;
+  for (const Node& node : narrow.nodes())
+    if (std::holds_alternative<Cast>(node.op)) ++casts[node.inputs[0]];
+  EXPECT_GT(casts.size(), 20u);
+  for (const auto& [value, times] : casts) EXPECT_EQ(times, 1) << narrow.node(value).name;
+}
+
+TEST(MixedPrecision, TrainsAsTheWideGraphDoes) {
+  const auto backend = cpu_backend(2);
+  std::vector<std::uint32_t> ids(32), labels(32);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    ids[i] = static_cast<std::uint32_t>(i * 5 % 17);
+    labels[i] = static_cast<std::uint32_t>((i + 1) * 5 % 17);
+  }
+  std::vector<double> last;
+  for (const bool narrow : {false, true}) {
+    const Graph wide = training_graph();
+    Session session(narrow ? passes::mixed_precision(wide) : wide, *backend);
+    session.write("ids", ids);
+    session.write("labels", labels);
+    session.step();
+    const double first = session.scalar("loss");
+    for (int i = 0; i < 60; ++i) session.step();
+    last.push_back(session.scalar("loss"));
+    EXPECT_LT(last.back(), first / 3) << (narrow ? "bf16" : "f32");
+  }
+  EXPECT_NEAR(last[1], last[0], 0.05);
+  EXPECT_NE(last[1], last[0]);
+}
+
+TEST(MixedPrecision, SharesCheckpointsWithTheWideGraph) {
+  const auto backend = reference_backend();
+  const Graph wide = training_graph();
+  Session a(wide, *backend), b(passes::mixed_precision(training_graph(6)), *backend);
+  b.restore(a.snapshot());
+  EXPECT_EQ(a.read("model.embed_tokens.weight"), b.read("model.embed_tokens.weight"));
+}
+
+TEST(MixedPrecision, GradientsOfNarrowProductsAreNarrowProducts) {
+  Graph g;
+  const Value a = g.input("a", {3, 4}), b = g.input("b", {4, 5});
+  const Value loss = g.sum(g.matmul(g.cast(a, DType::bf16), g.cast(b, DType::bf16)));
+  const Gradients gradients = differentiate(g, loss, {a, b});
+  EXPECT_EQ(g.type(gradients.of(g, a)), g.type(a));
+  EXPECT_EQ(count(g, "matmul"), 3);
+  for (const Node& node : g.nodes())
+    if (std::holds_alternative<MatMul>(node.op)) {
+      EXPECT_EQ(g.type(node.inputs[0]).dtype, DType::bf16);
+    }
+}
+
+}  // namespace
+}  // namespace graft
