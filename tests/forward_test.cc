@@ -144,6 +144,17 @@ TEST(Dropout, DependsOnSeedStreamAndCounterAlone) {
   }
 }
 
+TEST(Dropout, KeepsAnElementWhoseNumberIsExactlyP) {
+  for (const char* name : {"reference", "cpu"}) {
+    const std::unique_ptr<Backend> backend = make_backend(name);
+    for (const std::uint64_t element : {0u, 1u, 6u, 19999u}) {
+      const double p = philox::uniform(philox::bits(7, 0, 3, element));
+      EXPECT_NE(dropped(p, 7, 0, 3, *backend)[element], 0.0) << name << " element " << element;
+      EXPECT_EQ(dropped(std::nextafter(p, 1.0), 7, 0, 3, *backend)[element], 0.0) << name << " element " << element;
+    }
+  }
+}
+
 TEST(Dropout, AdvancesWithTheCounter) {
   Graph g;
   g.output("out", g.dropout(g.input("x", {10, 20}), 0.5));
