@@ -12,7 +12,6 @@ void run(const Constant&, const Step&, Context&) { GRAFT_ASSERT(!"the plan leave
 void run(const Reshape&, const Step&, Context&) { GRAFT_ASSERT(!"the plan leaves sources and views out"); }
 void run(const StopGradient&, const Step&, Context&) { GRAFT_ASSERT(!"the plan leaves sources and views out"); }
 
-void run(const Cast& op, const Step& step, Context&) { reference::run(op, step); }
 void run(const ReduceMaxGrad& op, const Step& step, Context&) { reference::run(op, step); }
 void run(const CacheWrite& op, const Step& step, Context&) { reference::run(op, step); }
 void run(const Assign& op, const Step& step, Context&) { reference::run(op, step); }

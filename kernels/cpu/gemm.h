@@ -10,8 +10,9 @@ namespace graft::cpu {
 struct GemmCall {
   std::int64_t m = 0, n = 0, k = 0;
   bool transpose_a = false, transpose_b = false;
-  const float* a = nullptr;
-  const float* b = nullptr;
+  bool bf16 = false;        ///< A and B are bf16, not f32; C and bias are f32 always
+  const void* a = nullptr;
+  const void* b = nullptr;
   float* c = nullptr;
   std::int64_t lda = 0, ldb = 0, ldc = 0;
   const float* bias = nullptr;  ///< [n] or null
@@ -27,6 +28,8 @@ class Gemm {
   Gemm& operator=(const Gemm&) = delete;
   /// "oneDNN 2.6.3" or "Eigen 3.4.0".
   std::string description() const;
+  /// Whether calls with bf16 operands may be made: oneDNN, on a processor that it has such products for.
+  bool takes_bf16() const;
   void operator()(const GemmCall& call);
 
  private:

@@ -19,8 +19,8 @@ using Map = Eigen::Map<M, 0, Stride>;
 /// A block of C: its operands' maps are transposed by being column-major.
 template <class A, class B>
 void multiply(const GemmCall& call, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols) {
-  const Map<const A> a(call.a + i * (call.transpose_a ? 1 : call.lda), rows, call.k, Stride(call.lda));
-  const Map<const B> b(call.b + j * (call.transpose_b ? call.ldb : 1), call.k, cols, Stride(call.ldb));
+  const Map<const A> a(static_cast<const float*>(call.a) + i * (call.transpose_a ? 1 : call.lda), rows, call.k, Stride(call.lda));
+  const Map<const B> b(static_cast<const float*>(call.b) + j * (call.transpose_b ? call.ldb : 1), call.k, cols, Stride(call.ldb));
   Map<RowMajor> c(call.c + i * call.ldc + j, rows, cols, Stride(call.ldc));
   if (call.accumulate) {
     c.noalias() += a * b;
@@ -43,6 +43,8 @@ std::string Gemm::description() const {
   return "Eigen " + std::to_string(EIGEN_WORLD_VERSION) + "." + std::to_string(EIGEN_MAJOR_VERSION) + "." +
          std::to_string(EIGEN_MINOR_VERSION);
 }
+
+bool Gemm::takes_bf16() const { return false; }
 
 void Gemm::operator()(const GemmCall& call) {
   if (small_gemm(call, impl_->threads)) return;

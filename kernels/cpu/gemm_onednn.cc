@@ -1,5 +1,7 @@
+#include <cstddef>
 #include <cstdlib>
 #include <dnnl.hpp>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -15,14 +17,14 @@ using Memory = dnnl::memory;
 /// What a product's primitives depend on.
 struct Key {
   std::int64_t m, n, k, lda, ldb, ldc;
-  bool transpose_a, transpose_b, bias, accumulate;
+  bool transpose_a, transpose_b, bias, accumulate, bf16;
   bool operator==(const Key&) const = default;
 };
 
 struct KeyHash {
   std::size_t operator()(const Key& key) const {
     std::size_t hash = 0;
-    const std::int64_t flags = key.transpose_a + 2 * key.transpose_b + 4 * key.bias + 8 * key.accumulate;
+    const std::int64_t flags = key.transpose_a + 2 * key.transpose_b + 4 * key.bias + 8 * key.accumulate + 16 * key.bf16;
     for (std::int64_t x : {key.m, key.n, key.k, key.lda, key.ldb, key.ldc, flags}) {
       hash = (hash ^ static_cast<std::size_t>(x)) * 0x9E3779B97F4A7C15u;
       hash ^= hash >> 29;
@@ -50,8 +52,8 @@ class OneThread {
 #endif
 };
 
-dnnl::matmul::primitive_desc describe(const dnnl::engine& engine, const Memory::desc& a, const Memory::desc& b, const Memory::desc& bias,
-                                      const Memory::desc& c, const dnnl::primitive_attr& attributes) {
+dnnl::matmul::primitive_desc describe(const dnnl::engine& engine, const Memory::desc& a, const Memory::desc& b,
+                                      const Memory::desc& bias, const Memory::desc& c, const dnnl::primitive_attr& attributes) {
 #if DNNL_VERSION_MAJOR >= 3
   return {engine, a, b, bias, c, attributes};
 #else
@@ -71,13 +73,14 @@ struct Primitive {
   std::vector<Arguments> threads;
 
   Primitive(const dnnl::engine& engine, const Key& key, std::int64_t rows, std::int64_t cols, int thread_count) {
-    const auto matrix = [](std::int64_t r, std::int64_t c, std::int64_t row_step, std::int64_t col_step) {
-      return Memory::desc({r, c}, Memory::data_type::f32, {row_step, col_step});
+    const auto operands = key.bf16 ? Memory::data_type::bf16 : Memory::data_type::f32;
+    const auto matrix = [](std::int64_t r, std::int64_t c, std::int64_t row_step, std::int64_t col_step, Memory::data_type type) {
+      return Memory::desc({r, c}, type, {row_step, col_step});
     };
-    const auto a = key.transpose_a ? matrix(rows, key.k, 1, key.lda) : matrix(rows, key.k, key.lda, 1);
-    const auto b = key.transpose_b ? matrix(key.k, cols, 1, key.ldb) : matrix(key.k, cols, key.ldb, 1);
-    const auto c = matrix(rows, cols, key.ldc, 1);
-    const auto bias = key.bias ? matrix(1, cols, cols, 1) : Memory::desc();
+    const auto a = key.transpose_a ? matrix(rows, key.k, 1, key.lda, operands) : matrix(rows, key.k, key.lda, 1, operands);
+    const auto b = key.transpose_b ? matrix(key.k, cols, 1, key.ldb, operands) : matrix(key.k, cols, key.ldb, 1, operands);
+    const auto c = matrix(rows, cols, key.ldc, 1, Memory::data_type::f32);
+    const auto bias = key.bias ? matrix(1, cols, cols, 1, Memory::data_type::f32) : Memory::desc();
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     if (key.accumulate) {
@@ -94,7 +97,10 @@ struct Primitive {
       x.b = Memory(b, engine, nullptr);
       x.c = Memory(c, engine, nullptr);
       x.scratch = Memory(description.scratchpad_desc(), engine, nullptr);
-      x.list = {{DNNL_ARG_SRC, x.a.get()}, {DNNL_ARG_WEIGHTS, x.b.get()}, {DNNL_ARG_DST, x.c.get()}, {DNNL_ARG_SCRATCHPAD, x.scratch.get()}};
+      x.list = {{DNNL_ARG_SRC, x.a.get()},
+                {DNNL_ARG_WEIGHTS, x.b.get()},
+                {DNNL_ARG_DST, x.c.get()},
+                {DNNL_ARG_SCRATCHPAD, x.scratch.get()}};
       if (key.bias) {
         x.bias = Memory(bias, engine, nullptr);
         x.list.push_back({DNNL_ARG_BIAS, x.bias.get()});
@@ -102,10 +108,11 @@ struct Primitive {
     }
   }
 
-  void run(const dnnl::stream& stream, std::size_t thread, const float* a, const float* b, const float* bias, float* c, void* scratch) {
+  void run(const dnnl::stream& stream, std::size_t thread, const void* a, const void* b, const float* bias, float* c,
+           void* scratch) {
     Arguments& x = threads[thread];
-    x.a.set_data_handle(const_cast<float*>(a));
-    x.b.set_data_handle(const_cast<float*>(b));
+    x.a.set_data_handle(const_cast<void*>(a));
+    x.b.set_data_handle(const_cast<void*>(b));
     x.c.set_data_handle(c);
     x.scratch.set_data_handle(scratch);
     if (bias != nullptr) x.bias.set_data_handle(const_cast<float*>(bias));
@@ -134,6 +141,7 @@ struct Gemm::Impl {
   std::unordered_map<Key, Product, KeyHash> products;
   std::vector<std::unique_ptr<void, Free>> scratch;  // of each thread
   std::size_t scratch_bytes = 0;
+  std::optional<bool> bf16;  // found out when asked
 
   explicit Impl(int count) : threads(count), scratch(static_cast<std::size_t>(count)) {
     for (int i = 0; i < count; ++i) streams.emplace_back(engine);
@@ -171,19 +179,36 @@ std::string Gemm::description() const {
   return "oneDNN " + std::to_string(version.major) + "." + std::to_string(version.minor) + "." + std::to_string(version.patch);
 }
 
+bool Gemm::takes_bf16() const {
+  if (!impl_->bf16) {
+    try {
+      const OneThread guard;
+      Primitive(impl_->engine, {64, 64, 64, 64, 64, 64, false, false, false, false, true}, 64, 64, 1);
+      impl_->bf16 = true;
+    } catch (const dnnl::error&) {
+      impl_->bf16 = false;
+    }
+  }
+  return *impl_->bf16;
+}
+
 void Gemm::operator()(const GemmCall& call) {
   if (small_gemm(call, impl_->threads)) return;
   const OneThread guard;
-  const Key key = {call.m,   call.n,           call.k,           call.lda,        call.ldb,
-                   call.ldc, call.transpose_a, call.transpose_b, call.bias != nullptr, call.accumulate};
+  const Key key = {
+      call.m,         call.n, call.k, call.lda, call.ldb, call.ldc, call.transpose_a, call.transpose_b, call.bias != nullptr,
+      call.accumulate, call.bf16};
   Product& product = impl_->find(key);
   const GemmBlocks& blocks = product.blocks;
   parallel_tasks(impl_->threads, blocks.count(), [&](std::int64_t task, int thread) {
     const std::int64_t row = task % blocks.row_parts, col = task / blocks.row_parts, i = row * blocks.rows, j = col * blocks.cols;
     const std::size_t which = (row + 1 == blocks.row_parts ? 2u : 0u) + (col + 1 == blocks.col_parts ? 1u : 0u);
     const auto t = static_cast<std::size_t>(thread);
-    product.primitives[which].run(impl_->streams[t], t, call.a + i * (call.transpose_a ? 1 : call.lda),
-                                  call.b + j * (call.transpose_b ? call.ldb : 1), call.bias == nullptr ? nullptr : call.bias + j,
+    const auto at = [&](const void* operand, std::int64_t element) {
+      return static_cast<const std::byte*>(operand) + element * static_cast<std::int64_t>(call.bf16 ? sizeof(std::uint16_t) : sizeof(float));
+    };
+    product.primitives[which].run(impl_->streams[t], t, at(call.a, i * (call.transpose_a ? 1 : call.lda)),
+                                  at(call.b, j * (call.transpose_b ? call.ldb : 1)), call.bias == nullptr ? nullptr : call.bias + j,
                                   call.c + i * call.ldc + j, impl_->scratch[t].get());
   });
 }

@@ -41,7 +41,8 @@ void columns(const RowProduct& p, std::int64_t j) {
   for (std::int64_t at = 0; at < width; at += kLanes) {
     const std::int64_t lanes = std::min<std::int64_t>(kLanes, width - at);
     Vec sum{};
-    for (std::int64_t i = 0; i < p.k; ++i) sum = fma(broadcast(p.x[i * p.x_step]), load_first(p.b + i * p.ldb + j + at, lanes), sum);
+    for (std::int64_t i = 0; i < p.k; ++i)
+      sum = fma(broadcast(p.x[i * p.x_step]), load_first(p.b + i * p.ldb + j + at, lanes), sum);
     finish(p, j + at, sum, lanes);
   }
 }
@@ -86,19 +87,21 @@ void row_product(const RowProduct& p, bool transpose_b, int threads) {
 
 bool small_gemm(const GemmCall& call, int threads) {
   constexpr std::int64_t kTiny = 16384;
+  if (call.bf16) return false;
+  const float *a = static_cast<const float*>(call.a), *b = static_cast<const float*>(call.b);
   const std::int64_t a_step = call.transpose_a ? call.lda : 1, b_step = call.transpose_b ? 1 : call.ldb;
   if (call.n == 1 && call.ldc == 1 && (b_step == 1 || call.transpose_a)) {
     // Cᵀ [1, m] = Bᵀ·Aᵀ
-    const RowProduct p = {call.b, b_step, call.m, call.k, call.a, call.lda, call.bias, 0, call.accumulate, call.c};
+    const RowProduct p = {b, b_step, call.m, call.k, a, call.lda, call.bias, 0, call.accumulate, call.c};
     row_product(p, !call.transpose_a, threads);
     return true;
   }
   if (call.m != 1 && call.m * call.n * call.k > kTiny) return false;
   if (call.m == 1 && call.transpose_b && a_step != 1 && call.n * call.k > kTiny) return false;
   for (std::int64_t i = 0; i < call.m; ++i) {
-    const float* x = call.a + i * (call.transpose_a ? 1 : call.lda);
-    row_product({x, a_step, call.n, call.k, call.b, call.ldb, call.bias, 1, call.accumulate, call.c + i * call.ldc}, call.transpose_b,
-                threads);
+    const float* x = a + i * (call.transpose_a ? 1 : call.lda);
+    row_product({x, a_step, call.n, call.k, b, call.ldb, call.bias, 1, call.accumulate, call.c + i * call.ldc},
+                call.transpose_b, threads);
   }
   return true;
 }

@@ -4,7 +4,8 @@
 namespace graft::cpu {
 
 void run(const MatMul& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
+  const bool bf16 = step.in[0].type.dtype == DType::bf16 && context.gemm->takes_bf16();
+  if (!bf16 && !is_f32(step)) return reference::run(op, step);
   const TensorView &a = step.in[0], &b = step.in[1], &out = step.out[0];
   if (!out) return;
   GemmCall call;
@@ -13,8 +14,9 @@ void run(const MatMul& op, const Step& step, Context& context) {
   call.k = op.transpose_a ? a.rows() : a.cols();
   call.transpose_a = op.transpose_a;
   call.transpose_b = op.transpose_b;
-  call.a = input(step, 0);
-  call.b = input(step, 1);
+  call.bf16 = bf16;
+  call.a = a.data;
+  call.b = b.data;
   call.c = output(step);
   call.lda = a.cols();
   call.ldb = b.cols();
