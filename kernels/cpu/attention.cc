@@ -13,53 +13,73 @@ using Scratch = AttentionScratch;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-/// Query i's scores become exp(scale·score − max), 0 up to `width` where it sees nothing; max and sum go on from the tiles before.
-/// Returns what the sums before must be multiplied with.
-float softmax_row(const TilePair& pair, std::int64_t i, float* row, float scale, float& max_so_far, float& sum_so_far) {
+/// The part of query i's row that is seen, in whole vectors from the first key on.
+std::int64_t seen(const TilePair& pair, std::int64_t i) {
   const detail::KeyRange range = pair.range(i);
-  const std::int64_t seen = range.first < range.last ? padded(range.last) : 0;
-  clear(row + seen, padded(pair.keys.rows) - seen);
-  if (seen == 0) return 1.0f;
+  return range.first < range.last ? padded(range.last) : 0;
+}
+
+/// Scales a row of scores, with −∞ where the query does not see a key; returns the largest.
+float scale_row(const TilePair& pair, std::int64_t i, float scale, float* row) {
   Vec top = broadcast(-kInfinity);
-  for (std::int64_t j = 0; j < seen; j += kLanes) {
+  for (std::int64_t j = 0; j < seen(pair, i); j += kLanes) {
     Vec v = load(row + j) * scale;
-    if (pair.partial(i, j)) v = where_visible(v, j, range, -kInfinity);
+    if (pair.partial(i, j)) v = where_visible(v, j, pair.range(i), -kInfinity);
     store(row + j, v);
     top = max(top, v);
   }
-  const float top_now = std::max(max_so_far, max(top));
-  // All scores −∞: they weigh nothing, as if not seen.
-  const Vec shift = broadcast(top_now == -kInfinity ? 0.0f : top_now);
+  return max(top);
+}
+
+/// A row of scaled scores becomes exp(score − shift), 0 where nothing is seen; returns the sum.
+float exponentiate_row(const TilePair& pair, std::int64_t i, float shift, float* row) {
   Vec total{};
-  for (std::int64_t j = 0; j < seen; j += kLanes) {
+  for (std::int64_t j = 0; j < seen(pair, i); j += kLanes) {
     const Vec weight = exp(load(row + j) - shift);
     store(row + j, weight);
     total += weight;
   }
-  const float factor = max_so_far == top_now ? 1.0f : max_so_far == -kInfinity ? 0.0f : std::exp(max_so_far - top_now);
-  sum_so_far = sum_so_far * factor + sum(total);
-  max_so_far = top_now;
-  return factor;
+  clear(row + seen(pair, i), padded(pair.keys.rows) - seen(pair, i));
+  return sum(total);
+}
+
+/// Scores become exp(scale·score − max); s.maxima and s.sums go on from the tiles before, and s.out_a is scaled to the new maxima.
+void softmax_tile(const Problem& p, const TilePair& pair, const Scratch& s) {
+  const std::int64_t rows = pair.queries.rows;
+  float shifts[kTileRows] = {};
+  for (std::int64_t i = 0; i < rows; ++i) shifts[i] = std::max(s.maxima[i], scale_row(pair, i, p.scale, s.scores + i * kTileRows));
+  for (std::int64_t i = 0; i < kTileRows; i += kLanes) {
+    const Vec top = load(shifts + i);
+    const Vec shift = top == -kInfinity ? Vec{} : top;  // all scores −∞: they weigh nothing, as if not seen
+    const Vec factor = exp(load(s.maxima + i) - shift);
+    store(s.maxima + i, top);
+    store(shifts + i, shift);
+    store(s.factors + i, factor);
+    store(s.sums + i, load(s.sums + i) * factor);
+  }
+  for (std::int64_t i = 0; i < rows; ++i) {
+    s.sums[i] += exponentiate_row(pair, i, shifts[i], s.scores + i * kTileRows);
+    if (s.factors[i] == 1.0f) continue;
+    float* out = s.out_a + i * p.width;
+    for (std::int64_t j = 0; j < p.width; j += kLanes) store(out + j, load(out + j) * s.factors[i]);
+  }
 }
 
 /// out and lse of one tile of queries of one head.
 void attend(const Problem& p, const Step& step, const Tile& queries, std::int64_t head, const Scratch& s) {
   const detail::Segment segment = p.segments[queries.segment];
   const std::int64_t kv_head = head / p.group;
-  std::fill_n(s.maxima, queries.rows, -kInfinity);
-  clear(s.sums, queries.rows);
+  std::fill_n(s.maxima, kTileRows, -kInfinity);
+  clear(s.sums, kTileRows);
   clear(s.out_a, queries.rows * p.width);
+  copy_tile(p.query(0, queries.begin, head), p.q_cols, queries.rows, p.head_dim, s.queries);
   for_segment_tiles(queries.segment, segment.kv_begin, segment.kv_end, [&](const Tile& keys) {
     const TilePair pair(p, queries, keys);
     if (pair.empty()) return;
     transpose_tile(p.key(1, keys.begin, kv_head), p.kv_cols, keys.rows, p.head_dim, s.keys_t);
-    score_products(p, pair, p.query(0, queries.begin, head), s.keys_t, s.scores);
-    for (std::int64_t i = 0; i < queries.rows; ++i) {
-      const float factor = softmax_row(pair, i, s.scores + i * kTileRows, p.scale, s.maxima[i], s.sums[i]);
-      if (factor == 1.0f) continue;
-      for (std::int64_t j = i * p.width; j < (i + 1) * p.width; j += kLanes) store(s.out_a + j, load(s.out_a + j) * factor);
-    }
-    const TileRows values = whole_rows(p.key(2, keys.begin, kv_head), p.kv_cols, keys.rows, p.head_dim, s.copy);
+    score_products(p, pair, s.queries, s.keys_t, s.scores);
+    softmax_tile(p, pair, s);
+    const TileRows values = whole_rows(p.key(2, keys.begin, kv_head), p.kv_cols, keys.rows, p.head_dim, s.rows);
     add_key_rows(p, pair, s.scores, values, s.out_a, p.width);
   });
   for (std::int64_t i = 0; i < queries.rows; ++i) {
@@ -67,8 +87,8 @@ void attend(const Problem& p, const Step& step, const Tile& queries, std::int64_
     const bool blind = s.sums[i] == 0.0f;
     if (step.out[1]) output(step, 1)[row * p.heads + head] = blind ? -kInfinity : s.maxima[i] + std::log(s.sums[i]);
     if (!step.out[0]) continue;
-    write_rows(p, s.out_a + i * p.width, p.width, 1, blind ? 0.0f : 1.0f / s.sums[i], output(step) + row * p.q_cols + head * p.head_dim,
-               p.q_cols);
+    write_rows(p, s.out_a + i * p.width, p.width, 1, blind ? 0.0f : 1.0f / s.sums[i],
+               output(step) + row * p.q_cols + head * p.head_dim, p.q_cols);
   }
 }
 
@@ -76,14 +96,13 @@ void attend(const Problem& p, const Step& step, const Tile& queries, std::int64_
 void probabilities(const Problem& p, const TilePair& pair, std::int64_t head, float* scores) {
   for (std::int64_t i = 0; i < pair.queries.rows; ++i) {
     float* row = scores + i * kTileRows;
-    const detail::KeyRange range = pair.range(i);
     const float lse = p.statistic(3, pair.queries.begin + i, head);
-    const std::int64_t seen = range.first < range.last && lse != -kInfinity ? padded(range.last) : 0;
-    for (std::int64_t j = 0; j < seen; j += kLanes) {
+    const std::int64_t width = lse == -kInfinity ? 0 : seen(pair, i);
+    for (std::int64_t j = 0; j < width; j += kLanes) {
       const Vec weight = exp(load(row + j) * p.scale - lse);
-      store(row + j, pair.partial(i, j) ? where_visible(weight, j, range, 0.0f) : weight);
+      store(row + j, pair.partial(i, j) ? where_visible(weight, j, pair.range(i), 0.0f) : weight);
     }
-    clear(row + seen, padded(pair.keys.rows) - seen);
+    clear(row + width, padded(pair.keys.rows) - width);
   }
 }
 
@@ -91,12 +110,12 @@ void probabilities(const Problem& p, const TilePair& pair, std::int64_t head, fl
 void score_gradients(const Problem& p, const TilePair& pair, std::int64_t head, const float* weights, float* grads) {
   for (std::int64_t i = 0; i < pair.queries.rows; ++i) {
     const float delta = p.statistic(5, pair.queries.begin + i, head);
-    const std::int64_t begin = i * kTileRows, seen = begin + padded(pair.range(i).last);
-    for (std::int64_t j = begin; j < seen; j += kLanes) {
+    const std::int64_t begin = i * kTileRows, end = begin + seen(pair, i);
+    for (std::int64_t j = begin; j < end; j += kLanes) {
       const Vec weight = load(weights + j);
       store(grads + j, weight == 0.0f ? weight : weight * (load(grads + j) - delta));  // not seen: 0, whatever is there
     }
-    clear(grads + seen, begin + padded(pair.keys.rows) - seen);
+    clear(grads + end, begin + padded(pair.keys.rows) - end);
   }
 }
 
@@ -106,12 +125,18 @@ void prepare_keys(const Problem& p, const Tile& keys, std::int64_t kv_head, bool
   if (values) transpose_tile(p.key(2, keys.begin, kv_head), p.kv_cols, keys.rows, p.head_dim, s.values_t);
 }
 
+/// The queries of a pair, and their dout.
+void prepare_queries(const Problem& p, const Tile& queries, std::int64_t head, const Scratch& s) {
+  copy_tile(p.query(0, queries.begin, head), p.q_cols, queries.rows, p.head_dim, s.queries);
+  copy_tile(p.query(4, queries.begin, head), p.q_cols, queries.rows, p.head_dim, s.douts);
+}
+
 /// P of a pair into s.scores, and dS into s.grads if wanted.
 void tile_gradients(const Problem& p, const TilePair& pair, std::int64_t head, bool grads, const Scratch& s) {
-  score_products(p, pair, p.query(0, pair.queries.begin, head), s.keys_t, s.scores);
+  score_products(p, pair, s.queries, s.keys_t, s.scores);
   probabilities(p, pair, head, s.scores);
   if (!grads) return;
-  score_products(p, pair, p.query(4, pair.queries.begin, head), s.values_t, s.grads);
+  score_products(p, pair, s.douts, s.values_t, s.grads);
   score_gradients(p, pair, head, s.scores, s.grads);
 }
 
@@ -120,12 +145,13 @@ void query_gradient(const Problem& p, const Tile& queries, std::int64_t head, fl
   const detail::Segment segment = p.segments[queries.segment];
   const std::int64_t kv_head = head / p.group;
   clear(s.out_a, queries.rows * p.width);
+  prepare_queries(p, queries, head, s);
   for_segment_tiles(queries.segment, segment.kv_begin, segment.kv_end, [&](const Tile& keys) {
     const TilePair pair(p, queries, keys);
     if (pair.empty()) return;
     prepare_keys(p, keys, kv_head, true, s);
     tile_gradients(p, pair, head, true, s);
-    const TileRows rows = whole_rows(p.key(1, keys.begin, kv_head), p.kv_cols, keys.rows, p.head_dim, s.copy);
+    const TileRows rows = whole_rows(p.key(1, keys.begin, kv_head), p.kv_cols, keys.rows, p.head_dim, s.rows);
     add_key_rows(p, pair, s.grads, rows, s.out_a, p.width);
   });
   write_rows(p, s.out_a, p.width, queries.rows, p.scale, dq + queries.begin * p.q_cols + head * p.head_dim, p.q_cols);
@@ -144,10 +170,10 @@ void key_gradient(const Problem& p, const Tile& keys, std::int64_t kv_head, cons
     for_segment_tiles(keys.segment, segment.q_begin, segment.q_end, [&](const Tile& queries) {
       const TilePair pair(p, queries, keys);
       if (pair.empty()) return;
+      prepare_queries(p, queries, head, s);
       tile_gradients(p, pair, head, grads, s);
-      const auto rows = [&](std::size_t i) { return whole_rows(p.query(i, queries.begin, head), p.q_cols, queries.rows, p.head_dim, s.copy); };
-      if (out.dv != nullptr) add_query_rows(p, pair, s.scores, rows(4), dv);
-      if (out.dk != nullptr) add_query_rows(p, pair, s.grads, rows(0), dk);
+      if (out.dv != nullptr) add_query_rows(p, pair, s.scores, s.douts, dv);
+      if (out.dk != nullptr) add_query_rows(p, pair, s.grads, s.queries, dk);
       if (out.dq != nullptr) {
         float* dq = out.dq + queries.begin * p.q_cols + head * p.head_dim;
         add_key_rows(p, pair, s.grads, {p.key(1, keys.begin, kv_head), p.kv_cols}, dq, p.q_cols);
@@ -181,7 +207,8 @@ bool same_inputs(const Step& a, const Step& b) {
 }
 
 /// All of a segment and kv head at once: each pair's P and dS are computed once.
-void segment_gradients(const Problem& p, std::int64_t index, std::int64_t kv_head, const AttentionGradients& out, const Scratch& s) {
+void segment_gradients(const Problem& p, std::int64_t index, std::int64_t kv_head, const AttentionGradients& out,
+                       const Scratch& s) {
   const detail::Segment segment = p.segments[index];
   const std::int64_t columns = p.group * p.head_dim;
   const auto dq_row = [&](std::int64_t row) { return out.dq + row * p.q_cols + kv_head * columns; };
@@ -265,7 +292,8 @@ void run(const AttnDelta& op, const Step& step, Context& context) {
       Vec total{};
       for (std::int64_t j = 0; j < head_dim; j += kLanes) {
         const std::int64_t lanes = std::min<std::int64_t>(kLanes, head_dim - j);
-        total = lanes == kLanes ? fma(load(a + j), load(b + j), total) : fma(load_first(a + j, lanes), load_first(b + j, lanes), total);
+        total =
+            lanes == kLanes ? fma(load(a + j), load(b + j), total) : fma(load_first(a + j, lanes), load_first(b + j, lanes), total);
       }
       output(step)[i] = sum(total);
     }

@@ -99,46 +99,48 @@ GRAFT_INLINE Vec where_visible(Vec v, std::int64_t at, detail::KeyRange range, f
 
 /// A thread's scratch memory: square tiles of scores, transposed tiles, tiles of rows.
 struct AttentionScratch {
-  float *scores, *grads, *maxima, *sums, *keys_t, *values_t, *copy, *out_a, *out_b;
+  float *scores, *grads, *maxima, *sums, *factors, *keys_t, *values_t, *rows, *queries, *douts, *out_a, *out_b;
 
   AttentionScratch(void* memory, int thread, std::int64_t head_dim) {
     float* at = static_cast<float*>(memory) + thread * floats(head_dim);
     const auto take = [&](std::int64_t n) { return std::exchange(at, at + n); };
-    const std::int64_t square = kTileRows * kTileRows, rows = kTileRows * padded(head_dim);
-    scores = take(square), grads = take(square), maxima = take(kTileRows), sums = take(kTileRows);
-    keys_t = take(rows), values_t = take(rows), copy = take(rows), out_a = take(rows), out_b = take(rows);
+    const std::int64_t square = kTileRows * kTileRows, tile = kTileRows * padded(head_dim);
+    scores = take(square), grads = take(square), maxima = take(kTileRows), sums = take(kTileRows), factors = take(kTileRows);
+    keys_t = take(tile), values_t = take(tile), rows = take(tile), queries = take(tile), douts = take(tile);
+    out_a = take(tile), out_b = take(tile);
   }
   static std::int64_t floats(std::int64_t head_dim) {
-    return 2 * kTileRows * kTileRows + 2 * kTileRows + 5 * kTileRows * padded(head_dim);
+    return 2 * kTileRows * kTileRows + 3 * kTileRows + 7 * kTileRows * padded(head_dim);
   }
 };
 
-/// C = A·B of the tile: scores [queries, kTileRows] = rows of `a` [queries, head_dim] · b_t [head_dim, padded(keys)]; only where something is seen.
-inline void score_products(const AttentionProblem& p, const TilePair& pair, const float* a, const float* b_t, float* scores) {
+/// scores [queries, kTileRows] = rows [queries, width]·b_t [head_dim, padded(keys)], where something is seen.
+inline void score_products(const AttentionProblem& p, const TilePair& pair, const float* rows, const float* b_t, float* scores) {
   const std::int64_t ld = padded(pair.keys.rows);
-  pair.for_query_groups([&](std::int64_t i, std::int64_t rows, std::int64_t keys) {
-    multiply(rows, padded(keys), p.head_dim, {a + i * p.q_cols, p.q_cols, 1}, b_t, ld, scores + i * kTileRows, kTileRows, false);
+  pair.for_query_groups([&](std::int64_t i, std::int64_t count, std::int64_t keys) {
+    multiply(count, padded(keys), p.head_dim, {rows + i * p.width, p.width, 1}, b_t, ld, scores + i * kTileRows, kTileRows, false);
   });
 }
 
 /// sums [queries, width] += weights [queries, keys]·rows of keys
-inline void add_key_rows(const AttentionProblem& p, const TilePair& pair, const float* weights, TileRows rows, float* sums, std::int64_t ld) {
+inline void add_key_rows(const AttentionProblem& p, const TilePair& pair, const float* weights, TileRows rows, float* sums,
+                         std::int64_t ld) {
   pair.for_query_groups([&](std::int64_t i, std::int64_t count, std::int64_t keys) {
     multiply(count, p.width, keys, {weights + i * kTileRows, kTileRows, 1}, rows.data, rows.ld, sums + i * ld, ld, true);
   });
 }
 
-/// sums [keys, width] += weightsᵀ·rows of queries
-inline void add_query_rows(const AttentionProblem& p, const TilePair& pair, const float* weights, TileRows rows, float* sums) {
+/// sums [keys, width] += weightsᵀ·rows [queries, width]
+inline void add_query_rows(const AttentionProblem& p, const TilePair& pair, const float* weights, const float* rows, float* sums) {
   pair.for_key_groups([&](std::int64_t i, std::int64_t count, std::int64_t query) {
-    multiply(count, p.width, pair.queries.rows - query, {weights + query * kTileRows + i, 1, kTileRows}, rows.data + query * rows.ld, rows.ld,
-             sums + i * p.width, p.width, true);
+    multiply(count, p.width, pair.queries.rows - query, {weights + query * kTileRows + i, 1, kTileRows}, rows + query * p.width,
+             p.width, sums + i * p.width, p.width, true);
   });
 }
 
 /// Rows [rows, width] times `factor`, to the head's columns of a tensor; they may lie there already.
-inline void write_rows(const AttentionProblem& p, const float* from, std::int64_t from_ld, std::int64_t rows, float factor, float* to,
-                       std::int64_t ld) {
+inline void write_rows(const AttentionProblem& p, const float* from, std::int64_t from_ld, std::int64_t rows, float factor,
+                       float* to, std::int64_t ld) {
   for (std::int64_t i = 0; i < rows; ++i)
     for (std::int64_t j = 0; j < p.head_dim; j += kLanes)
       store_first(to + i * ld + j, load(from + i * from_ld + j) * factor, std::min<std::int64_t>(kLanes, p.head_dim - j));

@@ -18,7 +18,8 @@ struct Strided {
 
 /// kRows × kVecs vectors of C = A·B, or C += A·B. A [m, k] is read number by number, B [k, n] by vectors.
 template <int kRows, int kVecs>
-GRAFT_INLINE void multiply_block(Strided a, const float* b, std::int64_t ldb, float* c, std::int64_t ldc, std::int64_t k, bool accumulate) {
+GRAFT_INLINE void multiply_block(Strided a, const float* b, std::int64_t ldb, float* c, std::int64_t ldc, std::int64_t k,
+                                 bool accumulate) {
   Vec acc[kRows][kVecs];
   for (int i = 0; i < kRows; ++i)
     for (int j = 0; j < kVecs; ++j) acc[i][j] = accumulate ? load(c + i * ldc + j * kLanes) : Vec{};
@@ -38,7 +39,8 @@ GRAFT_INLINE void multiply_block(Strided a, const float* b, std::int64_t ldb, fl
 inline constexpr int kBlockRows = kLanes == 16 ? 6 : 4, kBlockVecs = kLanes == 16 ? 4 : 2;
 
 template <int kRows>
-void multiply_rows(std::int64_t n, std::int64_t k, Strided a, const float* b, std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate) {
+void multiply_rows(std::int64_t n, std::int64_t k, Strided a, const float* b, std::int64_t ldb, float* c, std::int64_t ldc,
+                   bool accumulate) {
   std::int64_t j = 0;
   for (; j + kBlockVecs * kLanes <= n; j += kBlockVecs * kLanes)
     multiply_block<kRows, kBlockVecs>(a, b + j, ldb, c + j, ldc, k, accumulate);
@@ -47,8 +49,8 @@ void multiply_rows(std::int64_t n, std::int64_t k, Strided a, const float* b, st
 }
 
 /// C [m, n] = A [m, k]·B [k, n], or C += A·B; n whole vectors.
-inline void multiply(std::int64_t m, std::int64_t n, std::int64_t k, Strided a, const float* b, std::int64_t ldb, float* c, std::int64_t ldc,
-                     bool accumulate) {
+inline void multiply(std::int64_t m, std::int64_t n, std::int64_t k, Strided a, const float* b, std::int64_t ldb, float* c,
+                     std::int64_t ldc, bool accumulate) {
   std::int64_t i = 0;
   const auto rows = [&](auto count) {
     multiply_rows<count>(n, k, {a.data + i * a.row, a.row, a.col}, b, ldb, c + i * ldc, ldc, accumulate);
@@ -101,18 +103,24 @@ inline void transpose_tile(const float* from, std::int64_t ld, std::int64_t rows
   transpose_block<true>(from, ld, rows, cols, to, padded(rows));
 }
 
-/// Rows that can be read by vectors as far as padded(cols): the tensor's own, or a copy with 0 behind each row where cols are not whole vectors.
+/// to [rows, padded(cols)] = from [rows, cols] with `ld` between rows; the padding is 0.
+inline void copy_tile(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to) {
+  const std::int64_t width = padded(cols), whole = cols / kLanes * kLanes;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t j = 0; j < whole; j += kLanes) store(to + i * width + j, load(from + i * ld + j));
+    if (whole < cols) store(to + i * width + whole, load_first(from + i * ld + whole, cols - whole));
+  }
+}
+
+/// Rows that can be read by vectors as far as padded(cols): the tensor's own, or a copy where cols are not whole vectors.
 struct TileRows {
   const float* data;
   std::int64_t ld;
 };
 inline TileRows whole_rows(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* copy) {
   if (cols % kLanes == 0) return {from, ld};
-  const std::int64_t width = padded(cols);
-  for (std::int64_t i = 0; i < rows; ++i)
-    for (std::int64_t j = 0; j < cols; j += kLanes)
-      store(copy + i * width + j, load_first(from + i * ld + j, std::min<std::int64_t>(kLanes, cols - j)));
-  return {copy, width};
+  copy_tile(from, ld, rows, cols, copy);
+  return {copy, padded(cols)};
 }
 
 }  // namespace graft::cpu

@@ -30,7 +30,8 @@ float dot(const float* a, const float* b, std::int64_t n) {
 }
 
 /// Adds weights[g]·row to the sums of each head of a group, `step` apart.
-void add_weighted(const float* row, const float* weights, std::int64_t group, std::int64_t head_dim, float* sums, std::int64_t step) {
+void add_weighted(const float* row, const float* weights, std::int64_t group, std::int64_t head_dim, float* sums,
+                  std::int64_t step) {
   for (std::int64_t g = 0; g < group; ++g) {
     const Vec weight = broadcast(weights[g * kChunk]);
     for_each_vector(0, head_dim, [&](std::int64_t, const auto& get, const auto& put) {
@@ -45,10 +46,11 @@ void run(const CachedAttention& op, const Step& step, Context& context) {
   if (!is_f32(step)) return reference::run(op, step);
   if (!step.out[0]) return;
   const std::int64_t kv_len = *step.in[3].as<const std::uint32_t>(), heads = op.heads.heads, kv_heads = op.heads.kv_heads;
-  const std::int64_t head_dim = op.heads.head_dim, group = heads / kv_heads, cols = kv_heads * head_dim, chunks = (kv_len + kChunk - 1) / kChunk;
+  const std::int64_t head_dim = op.heads.head_dim, group = heads / kv_heads, cols = kv_heads * head_dim,
+                     chunks = (kv_len + kChunk - 1) / kChunk;
   const std::int64_t partial_size = kOut + head_dim;
   const float scale = static_cast<float>(op.scale);
-  float* partial = static_cast<float*>(step.workspace);  // [chunks, heads, partial_size]
+  float* partial = static_cast<float*>(step.workspace);         // [chunks, heads, partial_size]
   float* all_scores = partial + chunks * heads * partial_size;  // [chunks, heads, kChunk]
   const int threads = kv_len * cols < kElementGrain ? 1 : context.threads;
   parallel_tasks(threads, chunks * kv_heads, [&](std::int64_t task, int) {

@@ -42,11 +42,11 @@ void with_function(UnaryFn fn, float alpha, const With& with) {
     case UnaryFn::sigmoid: return with([](Vec x) { return sigmoid(x); });
     case UnaryFn::relu: return with([](Vec x) { return x < 0.0f ? Vec{} : x; });
     case UnaryFn::gelu: return with([](Vec x) { return x * normal_cdf(x); });
-    case UnaryFn::gelu_tanh:
-      return with([](Vec x) { return 0.5f * x * (1.0f + tanh(kTanhScale * (x + kTanhCubic * x * x * x))); });
+    case UnaryFn::gelu_tanh: return with([](Vec x) { return 0.5f * x * (1.0f + tanh(kTanhScale * (x + kTanhCubic * x * x * x))); });
     case UnaryFn::silu: return with([](Vec x) { return x * sigmoid(x); });
     case UnaryFn::softplus:
-      return with([](Vec x) { return lane_by_lane(x, [](float v) { return std::max(v, 0.0f) + std::log1p(std::exp(-std::abs(v))); }); });
+      return with(
+          [](Vec x) { return lane_by_lane(x, [](float v) { return std::max(v, 0.0f) + std::log1p(std::exp(-std::abs(v))); }); });
   }
   GRAFT_ASSERT(!"a known function");
 }
@@ -62,24 +62,28 @@ void with_derivative(UnaryFn fn, float alpha, const With& with) {
     case UnaryFn::log: return with([](Vec x) { return 1.0f / x; });
     case UnaryFn::sqrt: return with([](Vec x) { return 0.5f / sqrt(x); });
     case UnaryFn::abs: return with([=](Vec x) { return one_or_zero(x > 0.0f) - one_or_zero(x < 0.0f); });
-    case UnaryFn::tanh: return with([](Vec x) {
-      const Sigmoids s = sigmoids(x + x);  // 1 − tanh² = 4·sigmoid(2x)·sigmoid(−2x)
-      return 4.0f * s.plus * s.minus;
-    });
-    case UnaryFn::sigmoid: return with([](Vec x) {
-      const Sigmoids s = sigmoids(x);
-      return s.plus * s.minus;
-    });
+    case UnaryFn::tanh:
+      return with([](Vec x) {
+        const Sigmoids s = sigmoids(x + x);  // 1 − tanh² = 4·sigmoid(2x)·sigmoid(−2x)
+        return 4.0f * s.plus * s.minus;
+      });
+    case UnaryFn::sigmoid:
+      return with([](Vec x) {
+        const Sigmoids s = sigmoids(x);
+        return s.plus * s.minus;
+      });
     case UnaryFn::relu: return with([=](Vec x) { return one_or_zero(x > 0.0f); });
     case UnaryFn::gelu: return with([](Vec x) { return normal_cdf(x) + x * (kInverseSqrt2Pi * exp(-0.5f * x * x)); });
-    case UnaryFn::gelu_tanh: return with([](Vec x) {
-      const Vec t = tanh(kTanhScale * (x + kTanhCubic * x * x * x)), inner = kTanhScale * (1.0f + 3.0f * kTanhCubic * x * x);
-      return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * inner;
-    });
-    case UnaryFn::silu: return with([](Vec x) {
-      const Sigmoids s = sigmoids(x);
-      return s.plus * (1.0f + x * s.minus);
-    });
+    case UnaryFn::gelu_tanh:
+      return with([](Vec x) {
+        const Vec t = tanh(kTanhScale * (x + kTanhCubic * x * x * x)), inner = kTanhScale * (1.0f + 3.0f * kTanhCubic * x * x);
+        return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * inner;
+      });
+    case UnaryFn::silu:
+      return with([](Vec x) {
+        const Sigmoids s = sigmoids(x);
+        return s.plus * (1.0f + x * s.minus);
+      });
     case UnaryFn::softplus: return with([](Vec x) { return sigmoid(x); });
   }
   GRAFT_ASSERT(!"a known function");
@@ -136,7 +140,9 @@ void run(const UnaryGrad& op, const Step& step, Context& context) {
   if (!is_f32(step)) return reference::run(op, step);
   if (!step.out[0]) return;
   with_derivative(op.fn, static_cast<float>(op.alpha), [&](const auto& f) {
-    map(context.threads, step.out[0].size(), output(step), [&](Vec x, Vec dout) { return dout * f(x); }, input(step, 0), input(step, 1));
+    map(
+        context.threads, step.out[0].size(), output(step), [&](Vec x, Vec dout) { return dout * f(x); }, input(step, 0),
+        input(step, 1));
   });
 }
 
@@ -151,13 +157,15 @@ void run(const Binary& op, const Step& step, Context& context) {
     if (b.size() == a.size()) return map(context.threads, a.size(), out, f, x, y);
     if (b.size() == 1) {
       const Vec one = broadcast(*y);
-      return map(context.threads, a.size(), out, [&](Vec v) { return f(v, one); }, x);
+      return map(
+          context.threads, a.size(), out, [&](Vec v) { return f(v, one); }, x);
     }
     const bool to_rows = b.rows() == 1;
     for_each_row(context.threads, a.rows(), cols, [&](std::int64_t row) {
       const std::int64_t at = row * cols;
       const Vec one = broadcast(to_rows ? 0.0f : y[row]);
-      for_each_vector(0, cols, [&](std::int64_t, const auto& get, const auto& put) { put(out + at, f(get(x + at), to_rows ? get(y) : one)); });
+      for_each_vector(
+          0, cols, [&](std::int64_t, const auto& get, const auto& put) { put(out + at, f(get(x + at), to_rows ? get(y) : one)); });
     });
   });
 }

@@ -10,11 +10,13 @@ template <class F>
 GRAFT_INLINE void for_each_vector(std::int64_t begin, std::int64_t end, const F& f) {
   std::int64_t i = begin;
   for (; i + kLanes <= end; i += kLanes) {
-    f(i, [i](const float* p) { return load(p + i); }, [i](float* p, Vec v) { store(p + i, v); });
+    f(
+        i, [i](const float* p) { return load(p + i); }, [i](float* p, Vec v) { store(p + i, v); });
   }
   if (i < end) {
     const std::int64_t lanes = end - i;
-    f(i, [=](const float* p) { return load_first(p + i, lanes); }, [=](float* p, Vec v) { store_first(p + i, v, lanes); });
+    f(
+        i, [=](const float* p) { return load_first(p + i, lanes); }, [=](float* p, Vec v) { store_first(p + i, v, lanes); });
   }
 }
 

@@ -93,7 +93,8 @@ void run(const LayerNormGrad& op, const Step& step, Context& context) {
   const RowChunks chunks(step.in[0].rows());
   // With n = (x − mean)·rstd and g = dout ∘ weight:  dx = rstd·(g − mean(g) − n·mean(g ∘ n))
   for_each_chunk(step, context, chunks, 2 * cols, [&](std::int64_t i, float* sums) {
-    const float *x = input(step, 0) + i * cols, *dout = input(step, 4) + i * cols, mean = input(step, 2)[i], rstd = input(step, 3)[i];
+    const float *x = input(step, 0) + i * cols, *dout = input(step, 4) + i * cols, mean = input(step, 2)[i],
+                rstd = input(step, 3)[i];
     float *dweight = sums, *dbias = sums + cols;
     Vec sum_g{}, sum_gn{};
     for_each_vector(0, cols, [&](std::int64_t, const auto& get, const auto& put) {

@@ -30,8 +30,9 @@ void run(const Reduce& op, const Step& step, Context& context) {
       return;
     }
     case Axis::columns:
-      for_each_row(context.threads, rows, cols,
-                   [&](std::int64_t row) { out[row] = finish(sum_of(data + row * cols, cols, [](DoubleVec v) { return v; }), cols); });
+      for_each_row(context.threads, rows, cols, [&](std::int64_t row) {
+        out[row] = finish(sum_of(data + row * cols, cols, [](DoubleVec v) { return v; }), cols);
+      });
       return;
     case Axis::rows: {
       const RowChunks chunks(rows);

@@ -44,7 +44,8 @@ void run(const Concat& op, const Step& step, Context& context) {
   float* to = output(step);
   for (std::size_t part = 0; part < step.in.size(); ++part) {
     const std::int64_t rows = step.in[part].rows(), width = step.in[part].cols();
-    for_each_row(context.threads, rows, width, [&](std::int64_t i) { std::copy_n(input(step, part) + i * width, width, to + i * cols); });
+    for_each_row(context.threads, rows, width,
+                 [&](std::int64_t i) { std::copy_n(input(step, part) + i * width, width, to + i * cols); });
     to += op.axis == Axis::rows ? rows * cols : width;
   }
 }

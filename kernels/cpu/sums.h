@@ -36,7 +36,8 @@ double sum_of(const float* x, std::int64_t n, const F& f) {
 /// Rows cut into at most 64 chunks of at least 32 rows; each sums columns into a row of its own, and the rows are added in order.
 struct RowChunks {
   std::int64_t rows, step, count;
-  explicit RowChunks(std::int64_t all) : rows(all), step(std::max<std::int64_t>(32, (all + 63) / 64)), count((all + step - 1) / step) {}
+  explicit RowChunks(std::int64_t all)
+      : rows(all), step(std::max<std::int64_t>(32, (all + 63) / 64)), count((all + step - 1) / step) {}
   std::int64_t begin(std::int64_t chunk) const { return chunk * step; }
   std::int64_t end(std::int64_t chunk) const { return std::min(rows, (chunk + 1) * step); }
   std::size_t bytes(std::int64_t cols) const { return static_cast<std::size_t>(count * cols) * sizeof(float); }

@@ -49,7 +49,8 @@ void run(const CrossEntropy& op, const Step& step, Context& context) {
     // Relative to the maximum: lse and x[label] may be large and close.
     losses[i] = log_sum - (1.0 - op.label_smoothing) * static_cast<double>(x[labels[i]] - top);
     if (op.label_smoothing == 0.0) return;
-    losses[i] -= op.label_smoothing / static_cast<double>(cols) * sum_of(x, cols, [top](DoubleVec v) { return v - static_cast<double>(top); });
+    losses[i] -= op.label_smoothing / static_cast<double>(cols) *
+                 sum_of(x, cols, [top](DoubleVec v) { return v - static_cast<double>(top); });
   });
   double loss = 0.0;
   std::int64_t counted = 0;
@@ -83,7 +84,8 @@ void run(const CrossEntropyGrad& op, const Step& step, Context& context) {
     }
     const float lse = input(step, 2)[i];
     const Vec label = exp(broadcast(x[labels[i]] - lse));
-    for_each_vector(0, cols, [&](std::int64_t, const auto& get, const auto& put) { put(dx, scale * (exp(get(x) - lse) - everywhere)); });
+    for_each_vector(0, cols,
+                    [&](std::int64_t, const auto& get, const auto& put) { put(dx, scale * (exp(get(x) - lse) - everywhere)); });
     dx[labels[i]] = scale * (label[0] - (1.0f - smoothing + everywhere));
   });
 }

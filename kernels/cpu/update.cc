@@ -32,7 +32,8 @@ void run(const GlobalNorm& op, const Step& step, Context& context) {
     const std::int64_t pieces = sum_pieces(x.size());
     parallel_tasks(context.threads, pieces, [&](std::int64_t piece, int) {
       const std::int64_t begin = piece * kSumPiece;
-      partial[piece] = sum_of(x.as<const float>() + begin, std::min(kSumPiece, x.size() - begin), [](DoubleVec v) { return v * v; });
+      partial[piece] =
+          sum_of(x.as<const float>() + begin, std::min(kSumPiece, x.size() - begin), [](DoubleVec v) { return v * v; });
     });
     for (std::int64_t piece = 0; piece < pieces; ++piece) squares += partial[piece];
   }
@@ -82,7 +83,8 @@ void run(const LionUpdate& op, const Step& step, Context& context) {
   float *p = state(step, 0), *m = state(step, 2);
   const float *grad = input(step, 1), rate = scalar(step, 3) * static_cast<float>(op.lr_scale), scale = scalar(step, 4);
   const float beta1 = static_cast<float>(op.beta1), rest1 = static_cast<float>(1.0 - op.beta1);
-  const float beta2 = static_cast<float>(op.beta2), rest2 = static_cast<float>(1.0 - op.beta2), decay = static_cast<float>(op.weight_decay);
+  const float beta2 = static_cast<float>(op.beta2), rest2 = static_cast<float>(1.0 - op.beta2),
+              decay = static_cast<float>(op.weight_decay);
   update(step, context, scale, [&](const auto& get, const auto& put) {
     const Vec x = get(p), g = scale * get(grad), mix = beta1 * get(m) + rest1 * g;
     const Vec sign = mix > 0.0f ? broadcast(1.0f) : mix < 0.0f ? broadcast(-1.0f) : Vec{};

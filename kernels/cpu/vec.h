@@ -95,14 +95,18 @@ GRAFT_INLINE Vec rotate(Vec v) {
 template <int kHalf = kLanes / 2>
 GRAFT_INLINE float sum(Vec v) {
   v += rotate<kHalf>(v);
-  if constexpr (kHalf == 1) return v[0];
-  else return sum<kHalf / 2>(v);
+  if constexpr (kHalf == 1)
+    return v[0];
+  else
+    return sum<kHalf / 2>(v);
 }
 template <int kHalf = kLanes / 2>
 GRAFT_INLINE float max(Vec v) {
   v = max(v, rotate<kHalf>(v));
-  if constexpr (kHalf == 1) return v[0];
-  else return max<kHalf / 2>(v);
+  if constexpr (kHalf == 1)
+    return v[0];
+  else
+    return max<kHalf / 2>(v);
 }
 
 /// Sums in double take half a vector of floats at a time.
