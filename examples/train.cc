@@ -52,6 +52,9 @@ void optimize(Graph& graph, const Gradients& gradients, Value loss, const RunCon
   if (run.optimizer == "sgd") optim::sgd(graph, gradients, {run.beta1, run.weight_decay, false}, options);
 }
 
+/// The graph in the precision that the run was asked for.
+Graph in_precision(const Graph& graph, const RunConfig& run) { return run.dtype == "bf16" ? passes::mixed_precision(graph) : graph; }
+
 /// Forward and loss of a batch of windows; with `train`, dropout.
 struct LanguageModel {
   CrossEntropyResult loss;
@@ -94,7 +97,7 @@ class Validation {
   static Graph graph(const RunConfig& run, std::int64_t batch) {
     Graph graph(static_cast<std::uint64_t>(run.seed));
     LanguageModel(graph, model_of(run), batch * run.context, run.context, Reduction::sum, false);
-    return graph;
+    return in_precision(graph, run);
   }
   const WindowDataset& data_;
   std::int64_t context_, batch_;
@@ -140,7 +143,7 @@ class Trainer {
       optimize(graph, gradients, model.loss.loss, run);
     else
       optim::accumulate(graph, gradients, model.loss.loss, model.loss.counted);
-    return graph;
+    return in_precision(graph, run);
   }
   std::int64_t accumulate_;
   Graph micro_graph_;
@@ -212,7 +215,7 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
   std::printf("model      %s parameters: %lld layers, hidden %lld, heads %lld/%lld, intermediate %lld, context %lld\n", grouped(weights).c_str(),
               static_cast<long long>(model.num_layers), static_cast<long long>(model.hidden_size), static_cast<long long>(model.num_heads),
               static_cast<long long>(model.num_kv_heads), static_cast<long long>(model.intermediate_size), static_cast<long long>(run.context));
-  std::printf("training   %lld steps of %lld tokens, %s, %s\n", static_cast<long long>(run.steps), static_cast<long long>(tokens_per_step), run.optimizer.c_str(),
+  std::printf("training   %lld steps of %lld tokens, %s, %s, %s\n", static_cast<long long>(run.steps), static_cast<long long>(tokens_per_step), run.dtype.c_str(), run.optimizer.c_str(),
               optim::to_string(schedule_of(run)).c_str());
   std::printf("backend    %s, %.0f MB\n", backend->description().c_str(), static_cast<double>(trainer.forward().memory_report().total) / 1e6);
   std::printf("output     %s%s\n", options.out.string().c_str(), resumed ? (", resumed after step " + std::to_string(first)).c_str() : "");

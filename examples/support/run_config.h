@@ -16,7 +16,7 @@ struct RunConfig {
   bool untied = false;
   // training
   std::int64_t steps = 2000, batch = 12, accumulate = 1, warmup = -1, seed = 1;
-  std::string optimizer = "adamw", schedule = "cosine";
+  std::string optimizer = "adamw", schedule = "cosine", dtype = "f32";
   double lr = 1e-3, min_lr = -1.0, beta1 = 0.9, beta2 = -1.0, weight_decay = 0.1, clip = 1.0, validation = 0.1;
   // text
   std::string text;               ///< where it came from
@@ -24,7 +24,7 @@ struct RunConfig {
   std::vector<int> vocabulary;    ///< the byte values that are tokens
 };
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RunConfig, layers, hidden, heads, kv_heads, intermediate, context, rope_theta, dropout, untied, steps, batch,
-                                   accumulate, warmup, seed, optimizer, schedule, lr, min_lr, beta1, beta2, weight_decay, clip, validation, text,
+                                   accumulate, warmup, seed, optimizer, schedule, dtype, lr, min_lr, beta1, beta2, weight_decay, clip, validation, text,
                                    text_hash, vocabulary)
 
 inline graft::ByteVocabulary vocabulary_of(const RunConfig& run) {

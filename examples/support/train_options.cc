@@ -87,6 +87,7 @@ std::optional<TrainOptions> parse_train_options(int argc, char** argv, int& exit
   keep("--steps", "steps", run.steps, "updates in all")->capture_default_str()->check(positive())->group(training);
   keep("--batch", "batch", run.batch, "windows a micro-batch")->capture_default_str()->check(positive())->group(training);
   keep("--accumulate", "accumulate", run.accumulate, "micro-batches an update")->capture_default_str()->check(positive())->group(training);
+  keep("--dtype", "dtype", run.dtype, "f32, or bf16: matrix products of bf16 operands")->capture_default_str()->check(CLI::IsMember({"f32", "bf16"}))->group(training);
   keep("--optimizer", "optimizer", run.optimizer, "adamw, adam, sgd or lion")->capture_default_str()->check(CLI::IsMember({"adamw", "adam", "sgd", "lion"}))->group(training);
   keep("--lr", "lr", run.lr, "learning rate")->capture_default_str()->check(positive())->group(training);
   keep("--min-lr", "min_lr", run.min_lr, "learning rate at the end (default: a tenth)")->check(not_negative())->group(training);
