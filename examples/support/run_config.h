@@ -11,7 +11,7 @@
 /// What a run was made with: the part of the options that a checkpoint keeps, as JSON, and that a resumed run must not contradict.
 struct RunConfig {
   // model
-  std::int64_t layers = 4, hidden = 128, heads = 4, kv_heads = 0, intermediate = 0, context = 64;
+  std::int64_t layers = 4, hidden = 128, heads = 4, kv_heads = 0, intermediate = 0, context = 128;
   double rope_theta = 10000.0, dropout = 0.0;
   bool untied = false;
   // training
