@@ -1,0 +1,283 @@
+// The cpu backend's products, loops over threads and vector functions, below the level of ops.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <stdexcept>
+#include <vector>
+
+#include "graft/session.h"
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/gemm_blocks.h"
+#include "kernels/cpu/parallel.h"
+
+namespace graft::cpu {
+namespace {
+
+struct Size {
+  std::int64_t m, n, k;
+};
+
+/// A product with its operands and what C held before.
+struct Problem {
+  GemmCall call;
+  std::vector<float> a, b, bias, before;
+
+  Problem(const Size& size, bool transpose_a, bool transpose_b, bool with_bias, bool accumulate, std::int64_t pad) {
+    call.m = size.m, call.n = size.n, call.k = size.k;
+    call.transpose_a = transpose_a, call.transpose_b = transpose_b, call.accumulate = accumulate;
+    call.lda = (transpose_a ? size.m : size.k) + pad;
+    call.ldb = (transpose_b ? size.k : size.n) + pad;
+    call.ldc = size.n + pad;
+    a = numbers((transpose_a ? size.k : size.m) * call.lda);
+    b = numbers((transpose_b ? size.n : size.k) * call.ldb);
+    bias = numbers(size.n);
+    before = numbers(size.m * call.ldc);
+    call.a = a.data();
+    call.b = b.data();
+    if (with_bias) call.bias = bias.data();
+  }
+
+  std::vector<float> run(Gemm& gemm) {
+    std::vector<float> c = before;
+    call.c = c.data();
+    gemm(call);
+    return c;
+  }
+
+  double wanted(std::int64_t i, std::int64_t j) const {
+    const auto at = [](const std::vector<float>& x, std::int64_t index) {
+      return static_cast<double>(x[static_cast<std::size_t>(index)]);
+    };
+    double sum = (call.bias != nullptr ? at(bias, j) : 0.0) + (call.accumulate ? at(before, i * call.ldc + j) : 0.0);
+    for (std::int64_t p = 0; p < call.k; ++p)
+      sum += at(a, call.transpose_a ? p * call.lda + i : i * call.lda + p) *
+             at(b, call.transpose_b ? j * call.ldb + p : p * call.ldb + j);
+    return sum;
+  }
+
+  std::string text() const {
+    return std::to_string(call.m) + "x" + std::to_string(call.n) + "x" + std::to_string(call.k) + (call.transpose_a ? " ta" : "") +
+           (call.transpose_b ? " tb" : "") + (call.bias != nullptr ? " bias" : "") + (call.accumulate ? " accumulate" : "") +
+           " ldc " + std::to_string(call.ldc);
+  }
+
+ private:
+  std::uint32_t seed_ = 1;
+  std::vector<float> numbers(std::int64_t n) {
+    std::vector<float> values(static_cast<std::size_t>(n));
+    for (float& x : values) {
+      seed_ = seed_ * 1664525u + 1013904223u;
+      x = static_cast<float>(seed_ >> 8) / 8388608.0f - 1.0f;
+    }
+    return values;
+  }
+};
+
+template <class F>
+void for_each_problem(const std::vector<Size>& sizes, const F& f) {
+  for (const Size& size : sizes)
+    for (const bool transpose_a : {false, true})
+      for (const bool transpose_b : {false, true})
+        for (const auto& [bias, accumulate] : {std::pair{false, false}, {true, false}, {false, true}})
+          for (const std::int64_t pad : {0, 5}) f(Problem(size, transpose_a, transpose_b, bias, accumulate, pad));
+}
+
+std::vector<Size> small_sizes() {
+  std::vector<Size> sizes;
+  for (const std::int64_t m : {1, 2, 7, 33})
+    for (const std::int64_t n : {1, 3, 16, 65})
+      for (const std::int64_t k : {1, 5, 64, 131}) sizes.push_back({m, n, k});
+  for (const Size& row : {Size{1, 400, 300}, {1, 1000, 77}, {500, 1, 300}, {130, 70, 200}}) sizes.push_back(row);
+  return sizes;
+}
+
+TEST(Gemm, IsTheProductForEveryTransposeBiasAndStride) {
+  Gemm gemm(2);
+  for_each_problem(small_sizes(), [&](Problem problem) {
+    const std::vector<float> c = problem.run(gemm);
+    for (std::int64_t i = 0; i < problem.call.m; ++i) {
+      for (std::int64_t j = 0; j < problem.call.ldc; ++j) {
+        const std::size_t at = static_cast<std::size_t>(i * problem.call.ldc + j);
+        if (j >= problem.call.n) {
+          ASSERT_EQ(c[at], problem.before[at]) << problem.text() << ": behind row " << i;
+        } else {
+          ASSERT_NEAR(c[at], problem.wanted(i, j), 1e-4) << problem.text() << " at " << i << ", " << j;
+        }
+      }
+    }
+  });
+}
+
+/// Large enough for many blocks, with a rest in both directions.
+const Size kLarge = {700, 333, 260};
+
+TEST(Gemm, IsTheProductWhereThreadsShareIt) {
+  const GemmBlocks blocks = gemm_blocks(kLarge.m, kLarge.n, kLarge.k);
+  ASSERT_GT(blocks.row_parts, 1);
+  ASSERT_GT(blocks.col_parts, 1);
+  ASSERT_NE(kLarge.m % blocks.rows, 0);
+  ASSERT_NE(kLarge.n % blocks.cols, 0);
+  Gemm gemm(3);
+  for_each_problem({kLarge}, [&](Problem problem) {
+    const std::vector<float> c = problem.run(gemm);
+    for (std::int64_t i = 0; i < kLarge.m; ++i)
+      for (std::int64_t j = i % 23; j < kLarge.n; j += 23)
+        ASSERT_NEAR(c[static_cast<std::size_t>(i * problem.call.ldc + j)], problem.wanted(i, j), 1e-4)
+            << problem.text() << " at " << i << ", " << j;
+  });
+}
+
+TEST(Gemm, HasTheSameBitsWithOneTwoAndFourThreads) {
+  Gemm one(1), two(2), four(4);
+  for_each_problem({kLarge, {1, 1000, 300}, {900, 1, 300}, {64, 64, 2000}}, [&](Problem problem) {
+    const std::vector<float> c = problem.run(one);
+    EXPECT_EQ(problem.run(two), c) << problem.text();
+    EXPECT_EQ(problem.run(four), c) << problem.text();
+  });
+}
+
+TEST(GemmBlocks, CoverTheResultAndAreWorthAThread) {
+  for (const std::int64_t m : {1, 17, 64, 200, 2048, 5000})
+    for (const std::int64_t n : {1, 65, 384, 1024, 4096})
+      for (const std::int64_t k : {1, 64, 384, 4096}) {
+        const GemmBlocks blocks = gemm_blocks(m, n, k);
+        EXPECT_GE(blocks.rows * blocks.row_parts, m);
+        EXPECT_LT(blocks.rows * (blocks.row_parts - 1), m);
+        EXPECT_GE(blocks.cols * blocks.col_parts, n);
+        EXPECT_LT(blocks.cols * (blocks.col_parts - 1), n);
+        const bool large = m >= 1024 && n >= 384 && k >= 384, little = m * n * k < (1 << 19) && m <= 256 && n <= 512;
+        EXPECT_TRUE(!large || blocks.count() >= 16) << m << ", " << n << ", " << k;
+        EXPECT_TRUE(!little || blocks.count() == 1) << m << ", " << n << ", " << k;
+      }
+}
+
+TEST(Parallel, RangesTakeEachElementOnceAndBeginAtGrains) {
+  for (const int threads : {1, 2, 3, 8})
+    for (const std::int64_t n : {0, 1, 63, 64, 65, 1000})
+      for (const std::int64_t grain : {1, 64, 5000}) {
+        std::vector<std::atomic<int>> taken(static_cast<std::size_t>(n));
+        parallel_ranges(threads, n, grain, [&](std::int64_t begin, std::int64_t end) {
+          EXPECT_EQ(begin % grain, 0);
+          for (std::int64_t i = begin; i < end; ++i) ++taken[static_cast<std::size_t>(i)];
+        });
+        EXPECT_TRUE(std::all_of(taken.begin(), taken.end(), [](int count) { return count == 1; }))
+            << threads << ", " << n << ", " << grain;
+      }
+}
+
+TEST(Parallel, TasksAreEachDoneOnceByAThreadOfTheirOwn) {
+  for (const int threads : {1, 2, 5}) {
+    std::vector<std::atomic<int>> done(100), busy(static_cast<std::size_t>(threads));
+    parallel_tasks(threads, 100, [&](std::int64_t task, int thread) {
+      EXPECT_EQ(++busy.at(static_cast<std::size_t>(thread)), 1);  // no two tasks share a thread's scratch memory
+      ++done[static_cast<std::size_t>(task)];
+      --busy[static_cast<std::size_t>(thread)];
+    });
+    EXPECT_TRUE(std::all_of(done.begin(), done.end(), [](int count) { return count == 1; })) << threads;
+  }
+}
+
+TEST(Parallel, AnErrorInOneThreadReachesTheCaller) {
+  const auto failing = [](std::int64_t task, int) {
+    if (task == 7) throw std::runtime_error("task 7");
+  };
+  EXPECT_THROW(parallel_tasks(3, 20, failing), std::runtime_error);
+  EXPECT_THROW(parallel_tasks(1, 20, failing), std::runtime_error);
+}
+
+// ---- functions of vectors -----------------------------------------------------------------------------------------------
+
+std::vector<float> on_cpu(UnaryFn fn, const std::vector<float>& x) {
+  Graph graph;
+  graph.output("y", graph.unary(fn, graph.input("x", {static_cast<std::int64_t>(x.size())})));
+  const auto backend = cpu_backend(2);
+  Session session(graph, *backend);
+  session.write("x", std::span<const float>(x));
+  session.step();
+  return session.read("y");
+}
+
+/// Floats of every exponent between the two bit patterns, of both signs.
+std::vector<float> floats(float smallest, float largest) {
+  std::vector<float> x;
+  for (std::uint32_t bits = std::bit_cast<std::uint32_t>(smallest); bits <= std::bit_cast<std::uint32_t>(largest); bits += 9973) {
+    x.push_back(std::bit_cast<float>(bits));
+    x.push_back(-x.back());
+  }
+  return x;
+}
+
+/// The distance of two neighbouring floats at x.
+double ulp(double x) { return std::max(std::ldexp(1.0, std::ilogb(x) - 23), std::ldexp(1.0, -149)); }
+
+void expect_ulps(UnaryFn fn, const std::vector<float>& x, double bound, double (*exact)(double)) {
+  const std::vector<float> y = on_cpu(fn, x);
+  double worst = 0.0;
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double want = exact(x[i]), error = std::abs(y[i] - want) / ulp(want);
+    if (!(error <= worst)) worst = error, at = i;
+  }
+  EXPECT_LE(worst, bound) << "at " << x[at] << ": " << y[at] << ", exactly " << exact(x[at]);
+  EXPECT_GT(worst, 0.4) << "the bound is not tried";
+}
+
+TEST(VectorMath, ExpIsWithinTwoUlps) {
+  std::vector<float> x = floats(1e-10f, 88.7f);
+  std::erase_if(x, [](float v) { return v < -87.3f; });
+  expect_ulps(UnaryFn::exp, x, 2.0, [](double v) { return std::exp(v); });
+}
+
+TEST(VectorMath, ExpOfLargeNumbersIsZeroSubnormalOrInfinite) {
+  const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> y =
+      on_cpu(UnaryFn::exp, {0.0f, -0.0f, 88.73f, 200.0f, infinity, -104.0f, -110.0f, -1e30f, -infinity, nan, 88.72f});
+  EXPECT_EQ(std::vector<float>(y.begin(), y.begin() + 9), (std::vector<float>{1, 1, infinity, infinity, infinity, 0, 0, 0, 0}));
+  EXPECT_TRUE(std::isnan(y[9]));
+  EXPECT_NEAR(y[10] / std::exp(static_cast<double>(88.72f)), 1.0, 3e-7);
+  for (const float x : {-87.5f, -95.0f, -103.0f})
+    EXPECT_NEAR(on_cpu(UnaryFn::exp, {x})[0], std::exp(static_cast<double>(x)), 1.5e-45) << x;
+}
+
+TEST(VectorMath, SigmoidIsWithinThreeUlps) {
+  std::vector<float> x = floats(1e-10f, 80.0f);
+  expect_ulps(UnaryFn::sigmoid, x, 3.0, [](double v) { return 1.0 / (1.0 + std::exp(-v)); });
+}
+
+TEST(VectorMath, TanhIsWithinFourUlps) {
+  expect_ulps(UnaryFn::tanh, floats(1e-10f, 30.0f), 4.0, [](double v) { return std::tanh(v); });
+}
+
+TEST(VectorMath, GeluIsWithinItsBound) {
+  const std::vector<float> x = floats(1e-10f, 30.0f), y = on_cpu(UnaryFn::gelu, x);
+  double worst = 0.0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double v = x[i], want = 0.5 * v * std::erfc(-v / std::sqrt(2.0));
+    worst = std::max(worst, (std::abs(y[i] - want) - 1e-14) / std::abs(want));
+    // x² is rounded before exp: the error grows with x².
+    ASSERT_LE(std::abs(y[i] - want), v < -8.0 ? 1e-13 : (v < -3.0 ? 6e-6 : 1e-6) * std::abs(want)) << v;
+  }
+  EXPECT_GT(worst, 1e-7) << "the bound is not tried";
+}
+
+TEST(VectorMath, NanStaysNanAndInfinitiesAreLimits) {
+  const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<std::pair<UnaryFn, std::pair<float, float>>> limits = {{UnaryFn::sigmoid, {0.0f, 1.0f}},
+                                                                           {UnaryFn::tanh, {-1.0f, 1.0f}},
+                                                                           {UnaryFn::relu, {0.0f, infinity}},
+                                                                           {UnaryFn::exp, {0.0f, infinity}}};
+  for (const auto& [fn, limit] : limits) {
+    const std::vector<float> y = on_cpu(fn, {-infinity, infinity, nan});
+    EXPECT_EQ(y[0], limit.first) << op_name(Unary{fn});
+    EXPECT_EQ(y[1], limit.second) << op_name(Unary{fn});
+    EXPECT_TRUE(std::isnan(y[2])) << op_name(Unary{fn});
+  }
+  for (const UnaryFn fn : {UnaryFn::gelu, UnaryFn::gelu_tanh, UnaryFn::silu, UnaryFn::softplus, UnaryFn::sqrt, UnaryFn::abs})
+    EXPECT_TRUE(std::isnan(on_cpu(fn, {nan})[0])) << op_name(Unary{fn});
+}
+
+}  // namespace
+}  // namespace graft::cpu

@@ -1,0 +1,437 @@
+// The cpu backend at sizes where it splits work: right against the reference, and the same bits with any number of threads.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+
+#include "graft/error.h"
+#include "graft/gtest.h"
+#include "graft/optim.h"
+#include "src/op_traits.h"
+#include "tests/run_graph.h"
+
+namespace graft {
+namespace {
+
+/// A graph whose ops are large enough for several threads, with u32 inputs where it has some.
+struct Large {
+  std::string name;
+  std::function<testing::Inputs(Graph&)> build;
+  double rtol = 1e-5;
+};
+std::ostream& operator<<(std::ostream& out, const Large& large) { return out << large.name; }
+
+/// Outputs y, and the gradients of all parameters (and inputs of f32) of Σ y ∘ weights.
+void output_with_gradients(Graph& g, Value y) {
+  g.output("y", y);
+  const Value weights = g.parameter("weights", g.shape(y), Init::normal(0.0, 1.0));
+  differentiate(g, g.sum(g.mul(y, weights)), {}, true);
+}
+
+Value random(Graph& g, const std::string& name, Shape shape, double mean = 0.0) {
+  return g.parameter(name, shape, Init::normal(mean, 1.0));
+}
+
+std::vector<double> counting(std::int64_t n, std::uint32_t modulus) {
+  std::vector<double> values;
+  for (std::int64_t i = 0; i < n; ++i) values.push_back(static_cast<double>((i * 7919 + i * i) % modulus));
+  return values;
+}
+
+Large product(bool transpose_a, bool transpose_b) {
+  return {"matmul" + std::string(transpose_a ? "_ta" : "") + (transpose_b ? "_tb" : ""), [=](Graph& g) {
+            const Value a = random(g, "a", transpose_a ? Shape{150, 333} : Shape{333, 150});
+            const Value b = random(g, "b", transpose_b ? Shape{210, 150} : Shape{150, 210});
+            output_with_gradients(g, g.matmul_bias(a, b, random(g, "bias", {210}), transpose_a, transpose_b));
+            return testing::Inputs();
+          }};
+}
+
+Large unary(UnaryFn fn) {
+  return {op_name(Unary{fn}), [=](Graph& g) {
+            const bool positive = fn == UnaryFn::log || fn == UnaryFn::sqrt;
+            const Value x = g.parameter("x", {301, 167}, positive ? Init::uniform(0.5, 3.0) : Init::normal(0.0, 3.0));
+            output_with_gradients(g, g.unary(fn, x, 0.7));
+            return testing::Inputs();
+          }};
+}
+
+Large binary(BinaryFn fn) {
+  return {op_name(Binary{fn}), [=](Graph& g) {
+            const Value x = random(g, "x", {301, 167});
+            const auto b = [&](const char* name, Shape shape) { return g.parameter(name, shape, Init::uniform(0.5, 2.0)); };
+            Value y = g.binary(fn, x, b("same", {301, 167}));
+            y = g.binary(fn, y, b("row", {167}));
+            y = g.binary(fn, y, b("column", {301, 1}));
+            output_with_gradients(g, g.binary(fn, y, b("scalar", {})));
+            return testing::Inputs();
+          }};
+}
+
+Large attention(std::string name, std::int64_t head_dim, Mask mask, bool packed) {
+  return {std::move(name), [=](Graph& g) {
+            constexpr std::int64_t kRows = 300, kHeads = 4, kKvHeads = 2;
+            const Value q = random(g, "q", {kRows, kHeads * head_dim}), k = random(g, "k", {kRows, kKvHeads * head_dim});
+            const Value v = random(g, "v", {kRows, kKvHeads * head_dim});
+            AttentionOptions options;
+            options.window = mask.window;
+            options.mask = mask.kind;
+            testing::Inputs inputs;
+            if (packed) {
+              options.segments = Segments::packed(g.input_u32("offsets", {6}));
+              inputs["offsets"] = {0, 1, 1, 70, 200, kRows};
+            } else {
+              options.segments = Segments::uniform(75);
+            }
+            const Value r = g.rope(q, 10000.0, head_dim, options.segments);
+            output_with_gradients(g, g.multi_head_attn(r, k, v, kHeads, kKvHeads, head_dim, false, options));
+            return inputs;
+          }};
+}
+
+Large reduce(ReduceFn fn) {
+  return {"reduce_" + op_name(Reduce{fn}), [=](Graph& g) {
+            const Value x = random(g, "x", {301, 167}, 0.3);
+            g.output("all", g.reduce(fn, x, Axis::all));
+            g.output("rows", g.reduce(fn, x, Axis::rows));
+            g.output("columns", g.reduce(fn, x, Axis::columns));
+            return testing::Inputs();
+          }};
+}
+
+Large updates(std::string name, std::function<void(Graph&, const Gradients&)> optimizer) {
+  return {std::move(name), [=](Graph& g) {
+            const Value w = random(g, "w", {190, 301}), x = random(g, "x", {40, 190});
+            const Value loss = g.mean(g.mul(g.matmul(x, w), g.matmul(x, w)));
+            g.output("loss", loss);
+            optimizer(g, differentiate(g, loss));
+            return testing::Inputs();
+          }};
+}
+
+optim::UpdateOptions clipped() {
+  optim::UpdateOptions options;
+  options.schedule.base = 0.01;
+  options.clip_norm = 0.5;
+  return options;
+}
+
+std::vector<Large> all_large() {
+  std::vector<Large> all;
+  for (const bool a : {false, true})
+    for (const bool b : {false, true}) all.push_back(product(a, b));
+  for (const UnaryFn fn : kUnaryFns) all.push_back(unary(fn));
+  for (const BinaryFn fn : kBinaryFns) all.push_back(binary(fn));
+  for (const ReduceFn fn : {ReduceFn::sum, ReduceFn::mean, ReduceFn::max}) all.push_back(reduce(fn));
+  all.push_back({"swiglu", [](Graph& g) {
+                   output_with_gradients(g, g.swiglu(random(g, "gate", {301, 167}), random(g, "up", {301, 167})));
+                   return testing::Inputs();
+                 }});
+  all.push_back({"dropout", [](Graph& g) {
+                   output_with_gradients(g, g.dropout(random(g, "x", {301, 167}), 0.3));
+                   return testing::Inputs();
+                 }});
+  all.push_back({"shape", [](Graph& g) {
+                   const Value x = random(g, "x", {301, 167}), t = g.transpose(x), s = g.slice(t, 3, 150, 20, 270);
+                   const Value parts[] = {s, g.slice(t, 0, 150, 1, 200), s};
+                   output_with_gradients(g, g.concat(parts, Axis::columns));
+                   return testing::Inputs();
+                 }});
+  all.push_back({"softmax", [](Graph& g) {
+                   output_with_gradients(g, g.softmax(g.log_softmax(random(g, "x", {301, 167}))));
+                   return testing::Inputs();
+                 }});
+  all.push_back({"norms", [](Graph& g) {
+                   const Value x = random(g, "x", {301, 167}, 1.0);
+                   const Value y = g.rms_norm(x, random(g, "w", {167}));
+                   output_with_gradients(g, g.layer_norm(y, random(g, "v", {167}), random(g, "b", {167})));
+                   return testing::Inputs();
+                 }});
+  all.push_back({"tokens", [](Graph& g) {
+                   const Value ids = g.input_u32("ids", {301}), labels = g.input_u32("labels", {301});
+                   const Value logits = g.embedding(random(g, "table", {131, 167}), ids);
+                   const auto [loss, lse, counted] = g.cross_entropy_with(logits, labels, {.label_smoothing = 0.1});
+                   g.output("lse", lse);
+                   g.output("counted", counted);
+                   g.output("loss", loss);
+                   differentiate(g, g.scale(loss, 1.5), {}, true);
+                   testing::Inputs inputs = {{"ids", counting(301, 131)}, {"labels", counting(301, 167)}};
+                   inputs["labels"][5] = inputs["labels"][300] = kIgnoreIndex;
+                   return inputs;
+                 }});
+  all.push_back(attention("attention_causal", 64, {Mask::Kind::causal}, false));
+  all.push_back(attention("attention_window_packed", 24, {Mask::Kind::window, 40}, true));
+  all.push_back(attention("attention_full_packed", 16, {Mask::Kind::full}, true));
+  all.push_back(
+      {"cached_attention", [](Graph& g) {
+         const Value q = random(g, "q", {1, 4 * 24}), k = random(g, "k", {700, 2 * 24}), v = random(g, "v", {700, 2 * 24});
+         g.output("y", g.cached_attention(q, k, v, g.input_u32("kv_len", {}), 4, 2, 24));
+         return testing::Inputs{{"kv_len", {600}}};
+       }});
+  all.push_back(updates("adamw", [](Graph& g, const Gradients& gradients) { optim::adamw(g, gradients, {}, clipped()); }));
+  all.push_back(updates("sgd", [](Graph& g, const Gradients& gradients) {
+    optim::sgd(g, gradients, {0.9, 0.1, true}, clipped());
+  }));
+  all.push_back(updates("lion", [](Graph& g, const Gradients& gradients) { optim::lion(g, gradients, {}, clipped()); }));
+  return all;
+}
+
+class Cpu : public ::testing::TestWithParam<Large> {};
+INSTANTIATE_TEST_SUITE_P(, Cpu, ::testing::ValuesIn(all_large()), [](const auto& info) { return info.param.name; });
+
+TEST_P(Cpu, MatchesTheReferenceWhereThreadsShareTheWork) {
+  Graph graph(7);
+  const testing::Inputs inputs = GetParam().build(graph);
+  EXPECT_TRUE(backend_matches(graph, *cpu_backend(3), {.rtol = GetParam().rtol, .inputs = inputs}));
+}
+
+TEST_P(Cpu, HasTheSameBitsWithOneTwoAndFourThreads) {
+  Graph graph(7);
+  const testing::Inputs inputs = GetParam().build(graph), one = testing::run_once(graph, *cpu_backend(1), inputs);
+  for (const int threads : {2, 4}) {
+    const testing::Inputs got = testing::run_once(graph, *cpu_backend(threads), inputs);
+    ASSERT_EQ(got.size(), one.size());
+    for (const auto& [name, values] : one) EXPECT_EQ(got.at(name), values) << name << " with " << threads << " threads";
+  }
+}
+
+TEST(CpuBackend, RunsF64OnTheReferenceKernels) {
+  Graph graph(7);
+  const testing::Inputs inputs = attention("", 16, {Mask::Kind::causal}, true).build(graph);
+  const Graph wide = graph.to_f64();
+  EXPECT_EQ(testing::run_once(wide, *cpu_backend(2), inputs), testing::run_once(wide, *reference_backend(), inputs));
+}
+
+TEST(CpuBackend, SaysWhatItIs) {
+  EXPECT_TRUE(cpu_backend(1)->description().ends_with(", 1 thread)")) << cpu_backend(1)->description();
+  EXPECT_TRUE(cpu_backend(3)->description().ends_with(", 3 threads)")) << cpu_backend(3)->description();
+  EXPECT_TRUE(cpu_backend(3)->description().starts_with("cpu (")) << cpu_backend(3)->description();
+}
+
+TEST(CpuBackend, RefusesANegativeNumberOfThreads) {
+  try {
+    cpu_backend(-2);
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "cpu backend: the number of threads must not be negative, got -2");
+  }
+}
+
+TEST(CpuBackend, SaysHowMuchMemoryItCouldNotHave) {
+  const auto backend = cpu_backend(1);
+  for (const std::size_t bytes : {std::size_t{1} << 60, std::numeric_limits<std::size_t>::max()}) try {
+      backend->free(backend->allocate(bytes));
+      FAIL() << "no error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.what(), "cpu backend: not enough memory for " + std::to_string(bytes) + " bytes");
+    }
+}
+
+// ---- single steps, with memory laid out by hand ---------------------------------------------------------------------------------
+
+constexpr std::size_t kGuard = 64;
+constexpr char kGuardByte = 0x5a;
+
+/// Memory with guard bytes behind it.
+class Guarded {
+ public:
+  explicit Guarded(std::size_t bytes) : size_(bytes), memory_((bytes + kGuard + 63) / 64 + 1) {
+    std::memset(data() + size_, kGuardByte, kGuard);
+  }
+  char* data() { return reinterpret_cast<char*>(memory_.data()); }
+  bool intact() {
+    return std::all_of(data() + size_, data() + size_ + kGuard, [](char c) { return c == kGuardByte; });
+  }
+
+ private:
+  struct alignas(64) Line {
+    char bytes[64];
+  };
+  std::size_t size_;
+  std::vector<Line> memory_;
+};
+
+/// Runs one op on random inputs; output `slot` is written over `input` if that is not −1. Returns the outputs' bytes.
+std::vector<std::vector<char>> run_step(const Op& op, const std::vector<TensorType>& types, std::size_t slot = 0, int input = -1) {
+  Graph graph;
+  std::vector<Value> values;
+  for (const TensorType& type : types) values.push_back(graph.input("x" + std::to_string(values.size()), type.shape, type.dtype));
+  const Node& node = graph.node(graph.record(op, values));
+  const auto backend = cpu_backend(2);
+  std::vector<Guarded> memory;
+  memory.reserve(types.size() + node.outputs.size() + 1);
+  std::vector<TensorView> in, out;
+  std::uint32_t seed = 1;
+  for (const TensorType& type : types) {
+    memory.emplace_back(type.bytes());
+    in.push_back({memory.back().data(), type});
+    for (std::int64_t i = 0; i < type.shape.size(); ++i) {
+      seed = seed * 1664525u + 1013904223u;
+      if (type.dtype == DType::u32) {
+        in.back().as<std::uint32_t>()[i] = (seed >> 16) % 7;
+      } else {
+        in.back().as<float>()[i] = static_cast<float>(seed >> 8) / 16777216.0f + 0.1f;
+      }
+    }
+  }
+  for (std::size_t i = 0; i < node.outputs.size(); ++i) {
+    if (input >= 0 && i == slot) {
+      out.push_back(in[static_cast<std::size_t>(input)]);
+      continue;
+    }
+    memory.emplace_back(node.outputs[i].bytes());
+    out.push_back({memory.back().data(), node.outputs[i]});
+  }
+  memory.emplace_back(backend->workspace(graph, node));
+  const Step step = {&node, in, out, memory.back().data()};
+  backend->run({&step, 1});
+  for (Guarded& x : memory) EXPECT_TRUE(x.intact()) << op_name(op) << " wrote behind its memory";
+  std::vector<std::vector<char>> bytes;
+  for (const TensorView& x : out) bytes.emplace_back(x.as<char>(), x.as<char>() + x.type.bytes());
+  return bytes;
+}
+
+struct Reuse {
+  Op op;
+  std::vector<TensorType> types;
+};
+
+Rope rope(std::int64_t head_dim) {
+  Rope op;
+  op.head_dim = head_dim;
+  return op;
+}
+
+/// Ops whose output may lie over an input; 37 columns leave a part of a vector, 40000 elements are shared by threads.
+std::vector<Reuse> reuses(std::int64_t rows) {
+  const TensorType x = {DType::f32, {rows, 37}}, row = {DType::f32, {rows}}, scalar = {DType::f32, {}};
+  const TensorType labels = {DType::u32, {rows}}, counter = {DType::u32, {}};
+  std::vector<Reuse> all = {{Swiglu{}, {x, x}},
+                            {SwigluGrad{}, {x, x, x}},
+                            {Dropout{0.4, 1, 2}, {x, counter}},
+                            {Softmax{}, {x}},
+                            {SoftmaxGrad{}, {x, x}},
+                            {LogSoftmax{}, {x}},
+                            {LogSoftmaxGrad{}, {x, x}},
+                            {rope(2), {{DType::f32, {rows, 38}}}},
+                            {rope(38), {{DType::f32, {rows, 38}}}},
+                            {CrossEntropyGrad{}, {x, labels, row, scalar, scalar}}};
+  for (const UnaryFn fn : kUnaryFns) {
+    all.push_back({Unary{fn, 0.3}, {x}});
+    all.push_back({UnaryGrad{fn, 0.3}, {x, x}});
+  }
+  for (const BinaryFn fn : kBinaryFns) {
+    all.push_back({Binary{fn}, {x, x}});
+    all.push_back({Binary{fn}, {x, {DType::f32, {37}}}});
+    all.push_back({Binary{fn}, {x, {DType::f32, {rows, 1}}}});
+    all.push_back({Binary{fn}, {x, scalar}});
+  }
+  return all;
+}
+
+TEST(CpuStep, ResultsMayLieOverTheOperandsThatThePlanAllows) {
+  int tried = 0;
+  for (const std::int64_t rows : {3, 1100}) {
+    for (const auto& [op, types] : reuses(rows)) {
+      const auto apart = run_step(op, types);
+      for (std::size_t slot = 0; slot < apart.size(); ++slot) {
+        for (std::size_t input = 0; input < types.size(); ++input) {
+          if (!may_reuse(op, static_cast<int>(slot), static_cast<int>(input)) || types[input] != types[0]) continue;
+          EXPECT_EQ(run_step(op, types, slot, static_cast<int>(input)), apart)
+              << op_name(op) << ": output " << slot << " over input " << input;
+          ++tried;
+        }
+      }
+    }
+  }
+  EXPECT_GT(tried, 150);
+}
+
+TEST(CpuStep, KernelsKeepToTheirOutputsAndWorkspace) {
+  const auto f32 = [](Shape shape) { return TensorType{DType::f32, shape}; };
+  const TensorType x = f32({70, 37}), w = f32({37}), r = f32({70}), u32 = {DType::u32, {}};
+  const TensorType ids = {DType::u32, {70}};
+  run_step(RmsNorm{}, {x, w});
+  run_step(RmsNormGrad{}, {x, w, r, x});
+  run_step(LayerNorm{}, {x, w, w});
+  run_step(LayerNormGrad{}, {x, w, r, r, x});
+  run_step(Embedding{}, {x, ids});
+  run_step(EmbeddingGrad{90}, {ids, x});
+  run_step(CrossEntropy{}, {x, ids});
+  for (const Axis axis : {Axis::all, Axis::rows, Axis::columns}) run_step(Reduce{ReduceFn::sum, axis}, {f32({900, 77})});
+  run_step(GlobalNorm{}, {x, f32({300, 400}), w});
+  run_step(Transpose{}, {x});
+  for (const bool a : {false, true})
+    for (const bool b : {false, true})
+      run_step(MatMul{a, b}, {a ? f32({50, 131}) : f32({131, 50}), b ? f32({77, 50}) : f32({50, 77}), f32({77})});
+  run_step(CachedAttention{{3, 3, 20}, 0.2}, {f32({1, 60}), f32({1000, 60}), f32({1000, 60}), u32});
+  for (const std::int64_t head_dim : {1, 20, 64}) {
+    const TensorType q = f32({140, 2 * head_dim}), k = f32({70, head_dim}), statistic = f32({140, 2});
+    const MultiHeadAttn attn = {{2, 1, head_dim}, {Mask::Kind::causal}, 0.3, {SegmentLayout::Kind::uniform, 70, 35}};
+    run_step(attn, {q, k, k});
+    run_step(MultiHeadAttnGradQ{attn}, {q, k, k, statistic, q, statistic});
+    run_step(MultiHeadAttnGradK{attn}, {q, k, k, statistic, q, statistic});
+    run_step(MultiHeadAttnGradV{attn}, {q, k, k, statistic, q, statistic});
+    run_step(AttnDelta{attn.heads}, {q, q});
+  }
+}
+
+TEST(CpuStep, AttentionGradientsTogetherHaveTheBitsOfEachAlone) {
+  for (const std::int64_t head_dim : {24, 32}) {
+    // Enough segments for two threads to take one each: then P and dS are computed once for all three.
+    const std::int64_t rows = 8 * 70;
+    const MultiHeadAttn attn = {{4, 2, head_dim}, {Mask::Kind::causal}, 0.2, {SegmentLayout::Kind::uniform, 70, 70}};
+    Graph graph;
+    const Value q = graph.input("q", {rows, 4 * head_dim}), k = graph.input("k", {rows, 2 * head_dim});
+    const Value lse = graph.input("lse", {rows, 4}), v = graph.input("v", {rows, 2 * head_dim});
+    const Value dout = graph.input("dout", {rows, 4 * head_dim}), delta = graph.input("delta", {rows, 4});
+    const std::vector<Value> values = {q, k, v, lse, dout, delta};
+    const Value results[] = {graph.record(MultiHeadAttnGradQ{attn}, values), graph.record(MultiHeadAttnGradK{attn}, values),
+                             graph.record(MultiHeadAttnGradV{attn}, values)};
+    const auto backend = cpu_backend(2);
+    std::vector<Guarded> memory;
+    memory.reserve(10);
+    std::vector<TensorView> in, out;
+    std::uint32_t seed = 1;
+    for (const Value x : values) {
+      memory.emplace_back(graph.type(x).bytes());
+      in.push_back({memory.back().data(), graph.type(x)});
+      for (std::int64_t i = 0; i < in.back().size(); ++i) {
+        seed = seed * 1664525u + 1013904223u;
+        in.back().as<float>()[i] = static_cast<float>(seed >> 8) / 8388608.0f - 1.0f + (x == lse ? 4.0f : 0.0f);
+      }
+    }
+    std::size_t scratch = 0;
+    for (const Value x : results) {
+      memory.emplace_back(graph.type(x).bytes());
+      out.push_back({memory.back().data(), graph.type(x)});
+      scratch = std::max(scratch, backend->workspace(graph, graph.node(x)));
+    }
+    memory.emplace_back(scratch);
+    std::vector<Step> steps;
+    for (std::size_t i = 0; i < 3; ++i)
+      steps.push_back({&graph.node(results[i]), in, std::span(out).subspan(i, 1), memory.back().data()});
+    const auto bytes = [&] {
+      std::vector<std::vector<char>> all;
+      for (const TensorView& x : out) all.emplace_back(x.as<char>(), x.as<char>() + x.type.bytes());
+      for (const TensorView& x : out) std::memset(x.data, 0, x.type.bytes());
+      return all;
+    };
+    for (const Step& step : steps) backend->run({&step, 1});
+    const auto alone = bytes();
+    backend->run(steps);
+    EXPECT_EQ(bytes(), alone) << "dq, dk, dv at once, head_dim " << head_dim;
+    const Step pair[] = {steps[2], steps[0]};
+    backend->run(pair);
+    const auto two = bytes();
+    EXPECT_EQ(two[0], alone[0]) << "dv, then dq";
+    EXPECT_EQ(two[2], alone[2]) << "dv, then dq";
+    EXPECT_EQ(two[1], std::vector<char>(two[1].size(), 0)) << "dk was not asked for";
+    for (Guarded& x : memory) EXPECT_TRUE(x.intact());
+  }
+}
+
+}  // namespace
+}  // namespace graft
