@@ -157,8 +157,8 @@ void query_gradient(const Problem& p, const Tile& queries, std::int64_t head, fl
   write_rows(p, s.out_a, p.width, queries.rows, p.scale, dq + queries.begin * p.q_cols + head * p.head_dim, p.q_cols);
 }
 
-/// dk and dv of one tile of keys, where they are not null, summed over the query heads that read it and over the tiles of queries, in
-/// that order. Adds to dq what it has of it, unscaled, if that is not null; head_dim must then be whole vectors.
+/// dk and dv of one tile of keys, where they are not null, summed over the query heads that read it and over the tiles of
+/// queries, in that order. Adds to dq what it has of it, unscaled, if that is not null; head_dim must then be whole vectors.
 void key_gradient(const Problem& p, const Tile& keys, std::int64_t kv_head, const AttentionGradients& out, const Scratch& s) {
   const detail::Segment segment = p.segments[keys.segment];
   const bool grads = out.dk != nullptr || out.dq != nullptr;

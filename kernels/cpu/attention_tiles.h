@@ -75,7 +75,8 @@ GRAFT_INLINE void exchange_all(Vec* rows, std::integer_sequence<int, kRow...> la
   if constexpr (kBit > 1) exchange_all<kBit / 2>(rows, lanes);
 }
 
-/// to [cols, rows] = fromᵀ, from [rows, cols]; rows are `ld` and `to_ld` apart. kWhole: each row of `to` is filled up with 0 to whole vectors.
+/// to [cols, rows] = fromᵀ, from [rows, cols]; rows are `ld` and `to_ld` apart. kWhole: each row of `to` is filled up with 0 to
+/// whole vectors.
 template <bool kWhole = false>
 void transpose_block(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to, std::int64_t to_ld) {
   for (std::int64_t i = 0; i < rows; i += kLanes) {

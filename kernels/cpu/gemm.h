@@ -5,8 +5,8 @@
 
 namespace graft::cpu {
 
-/// C [m, n] = A·B + bias, or C += A·B. A is [m, k], or [k, m] if transpose_a; B is [k, n], or [n, k] if transpose_b; row-major, with lda, ldb, ldc
-/// elements from row to row. C overlaps neither.
+/// C [m, n] = A·B + bias, or C += A·B. A is [m, k], or [k, m] if transpose_a; B is [k, n], or [n, k] if transpose_b; row-major,
+/// with lda, ldb, ldc elements from row to row. C overlaps neither.
 struct GemmCall {
   std::int64_t m = 0, n = 0, k = 0;
   bool transpose_a = false, transpose_b = false;

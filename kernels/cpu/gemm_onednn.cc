@@ -196,16 +196,17 @@ void Gemm::operator()(const GemmCall& call) {
   if (small_gemm(call, impl_->threads)) return;
   const OneThread guard;
   const Key key = {
-      call.m,         call.n, call.k, call.lda, call.ldb, call.ldc, call.transpose_a, call.transpose_b, call.bias != nullptr,
+      call.m,          call.n,   call.k, call.lda, call.ldb, call.ldc, call.transpose_a, call.transpose_b, call.bias != nullptr,
       call.accumulate, call.bf16};
   Product& product = impl_->find(key);
   const GemmBlocks& blocks = product.blocks;
+  const auto element_bytes = static_cast<std::int64_t>(call.bf16 ? sizeof(std::uint16_t) : sizeof(float));
   parallel_tasks(impl_->threads, blocks.count(), [&](std::int64_t task, int thread) {
     const std::int64_t row = task % blocks.row_parts, col = task / blocks.row_parts, i = row * blocks.rows, j = col * blocks.cols;
     const std::size_t which = (row + 1 == blocks.row_parts ? 2u : 0u) + (col + 1 == blocks.col_parts ? 1u : 0u);
     const auto t = static_cast<std::size_t>(thread);
     const auto at = [&](const void* operand, std::int64_t element) {
-      return static_cast<const std::byte*>(operand) + element * static_cast<std::int64_t>(call.bf16 ? sizeof(std::uint16_t) : sizeof(float));
+      return static_cast<const std::byte*>(operand) + element * element_bytes;
     };
     product.primitives[which].run(impl_->streams[t], t, at(call.a, i * (call.transpose_a ? 1 : call.lda)),
                                   at(call.b, j * (call.transpose_b ? call.ldb : 1)), call.bias == nullptr ? nullptr : call.bias + j,

@@ -1,5 +1,6 @@
 #pragma once
-// The kernels of the cpu backend, one overload an op. f32 is fast here; f64 and what speed does not matter for go to graft::reference::run.
+// The kernels of the cpu backend, one overload an op. f32 is fast here; f64 and what speed does not matter for go to
+// graft::reference::run.
 #include <cstddef>
 
 #include "graft/backend.h"
@@ -75,8 +76,8 @@ void run(const SgdUpdate&, const Step&, Context&);
 void run(const AdamUpdate&, const Step&, Context&);
 void run(const LionUpdate&, const Step&, Context&);
 
-/// Runs the attention gradients that `steps` begins with and that have the same inputs, together; returns how many that were. The same
-/// bits as one by one.
+/// Runs the attention gradients that `steps` begins with and that have the same inputs, together; returns how many that were. The
+/// same bits as one by one.
 std::size_t run_attention_gradients(std::span<const Step> steps, Context&);
 
 /// Scratch bytes that an op's kernel wants beside inputs and outputs.

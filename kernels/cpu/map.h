@@ -5,7 +5,8 @@
 
 namespace graft::cpu {
 
-/// Calls f(offset, load, store) for each vector of [begin, end); load and store take pointers to element 0 and cut the last vector short.
+/// Calls f(offset, load, store) for each vector of [begin, end); load and store take pointers to element 0 and cut the last
+/// vector short.
 template <class F>
 GRAFT_INLINE void for_each_vector(std::int64_t begin, std::int64_t end, const F& f) {
   std::int64_t i = begin;

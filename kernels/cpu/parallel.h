@@ -1,6 +1,6 @@
 #pragma once
-// Loops over threads that allocate nothing (with OpenMP) and give the same bits whatever the number of threads: work is cut into pieces
-// by its size alone, each piece is computed by one thread, and a kernel that sums over pieces does so in their order.
+// Loops over threads that allocate nothing (with OpenMP) and give the same bits whatever the number of threads: work is cut into
+// pieces by its size alone, each piece is computed by one thread, and a kernel that sums over pieces does so in their order.
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -41,7 +41,8 @@ void parallel_region(int threads, const Body& body) {
   if (error) std::rethrow_exception(error);
 }
 
-/// Calls body(task, thread) for every 0 ≤ task < tasks, the next task going to the next free thread. 0 ≤ thread < threads, for scratch memory.
+/// Calls body(task, thread) for every 0 ≤ task < tasks, the next task going to the next free thread. 0 ≤ thread < threads, for
+/// scratch memory.
 template <class Body>
 void parallel_tasks(int threads, std::int64_t tasks, const Body& body) {
   if (threads == 1 || tasks <= 1) {
@@ -54,8 +55,8 @@ void parallel_tasks(int threads, std::int64_t tasks, const Body& body) {
   });
 }
 
-/// Calls body(begin, end) on ranges that make up [0, n), one a thread; each begins at a multiple of `grain`, and one grain or less stays
-/// in this thread.
+/// Calls body(begin, end) on ranges that make up [0, n), one a thread; each begins at a multiple of `grain`, and one grain or
+/// less stays in this thread.
 template <class Body>
 void parallel_ranges(int threads, std::int64_t n, std::int64_t grain, const Body& body) {
   const std::int64_t grains = (n + grain - 1) / grain;

@@ -8,8 +8,8 @@
 namespace graft::cpu {
 namespace {
 
-/// Scratch memory: of all threads the frequencies and the rotation from row to row, of each the rotation of its row; numbers for half a
-/// head each.
+/// Scratch memory: of all threads the frequencies and the rotation from row to row, of each the rotation of its row; numbers for
+/// half a head each.
 struct Tables {
   double *frequency, *step_cosine, *step_sine, *cosine, *sine;
   float *row_cosine, *row_sine;

@@ -1,5 +1,6 @@
 #pragma once
-// A vector register of floats, by the compilers' vector extension (g++ and clang++): + - * / and comparisons work on it lane by lane.
+// A vector register of floats, by the compilers' vector extension (g++ and clang++): + - * / and comparisons work on it lane by
+// lane.
 #include <cstdint>
 #include <utility>
 #if defined(__SSE2__)
@@ -45,8 +46,8 @@ GRAFT_INLINE void store_first(float* p, Vec v, std::int64_t n) {
 #endif
 }
 
-/// a·b + c, rounded once where the processor can. This folder is compiled with -ffp-contract=off, so that nothing else is fused: which
-/// products a compiler fuses depends on how it inlines, and would make the bits depend on the number of threads.
+/// a·b + c, rounded once where the processor can. This folder is compiled with -ffp-contract=off, so that nothing else is fused:
+/// which products a compiler fuses depends on how it inlines, and would make the bits depend on the number of threads.
 GRAFT_INLINE Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)
   return _mm512_fmadd_ps(a, b, c);
