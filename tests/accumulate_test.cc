@@ -10,9 +10,12 @@
 #include "graft/optim.h"
 #include "graft/philox.h"
 #include "graft/session.h"
+#include "tests/message.h"
 
 namespace graft {
 namespace {
+
+using testing::message_of;
 
 constexpr std::int64_t kMicroRows = 5, kMicros = 3, kWidth = 4, kClasses = 6;
 
@@ -185,15 +188,6 @@ TEST(Accumulate, UpdateAloneStartsFromTheSameParametersAndHoldsNoCaches) {
   for (const std::string name : {"up.weight", "down.weight", "down.bias", "unused.weight"})
     EXPECT_EQ(alone.read_f64(name), run.micro->read_f64(name)) << name;
   EXPECT_FALSE(run.update->graph().find("cache"));
-}
-
-std::string message_of(const std::function<void()>& wrong) {
-  try {
-    wrong();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(AccumulateErrors, SayWhatIsWrong) {

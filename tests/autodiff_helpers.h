@@ -10,8 +10,11 @@
 #include "graft/error.h"
 #include "graft/graph.h"
 #include "graft/session.h"
+#include "tests/message.h"
 
 namespace graft::autodiff_test {
+
+using testing::message_of;
 
 using Values = std::vector<double>;
 
@@ -33,15 +36,6 @@ inline std::vector<Values> evaluate(Graph g, const std::vector<Value>& wanted, c
   std::vector<Values> results;
   for (std::size_t i = 0; i < wanted.size(); ++i) results.push_back(session.read_f64("wanted " + std::to_string(i)));
   return results;
-}
-
-inline std::string message_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 template <class T>

@@ -39,7 +39,7 @@ struct LseCase {
   bool packed;
 };
 
-class AttentionLse : public testing::TestWithParam<LseCase> {};
+class AttentionLse : public ::testing::TestWithParam<LseCase> {};
 
 TEST_P(AttentionLse, GradientMatchesFiniteDifferences) {
   const LseCase& c = GetParam();
@@ -62,7 +62,7 @@ TEST_P(AttentionLse, GradientMatchesFiniteDifferences) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Losses, AttentionLse,
-                         testing::Values(LseCase{"lse_alone_causal", 0.0, 1.5, Mask::Kind::causal, false},
+                         ::testing::Values(LseCase{"lse_alone_causal", 0.0, 1.5, Mask::Kind::causal, false},
                                          LseCase{"lse_alone_full_packed", 0.0, -0.5, Mask::Kind::full, true},
                                          LseCase{"both_full", 1.0, 0.7, Mask::Kind::full, false},
                                          LseCase{"both_window", -2.0, 0.7, Mask::Kind::window, false},

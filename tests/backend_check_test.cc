@@ -8,23 +8,17 @@
 #include "graft/gradient_check.h"
 #include "graft/gtest.h"
 #include "graft/session.h"
+#include "tests/message.h"
 
 namespace graft {
 namespace {
+
+using testing::message_of;
 
 const GradientCheckRow& row(const GradientCheckReport& report, const std::string& name) {
   for (const GradientCheckRow& r : report.rows)
     if (r.name == name) return r;
   throw Error("no row for " + name + "\n" + report.to_string());
-}
-
-std::string message_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 /// The reference backend, but `spoil` sees the first output of each step.

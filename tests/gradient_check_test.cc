@@ -10,9 +10,12 @@
 #include "graft/error.h"
 #include "graft/gtest.h"
 #include "graft/session.h"
+#include "tests/message.h"
 
 namespace graft {
 namespace {
+
+using testing::message_of;
 
 using Values = std::vector<double>;
 /// Spoils the gradient of one value.
@@ -44,15 +47,6 @@ const GradientCheckRow& row(const GradientCheckReport& report, const std::string
   for (const GradientCheckRow& r : report.rows)
     if (r.name == name) return r;
   throw Error("no row for " + name + "\n" + report.to_string());
-}
-
-std::string message_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 /// A constant that is `value` at one element and 0 elsewhere.

@@ -1,13 +1,11 @@
 #pragma once
-#include <gtest/gtest.h>
-
 #include <string>
 
 #include "graft/error.h"
 
 namespace graft::testing {
 
-/// The message of the Error that `call` throws; fails the test when it throws none.
+/// The message of the Error that `call` throws, "no error" when it throws none.
 template <class Call>
 std::string message_of(Call&& call) {
   try {
@@ -15,8 +13,7 @@ std::string message_of(Call&& call) {
   } catch (const Error& error) {
     return error.what();
   }
-  ADD_FAILURE() << "no graft::Error was thrown";
-  return {};
+  return "no error";
 }
 
 }  // namespace graft::testing

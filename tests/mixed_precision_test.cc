@@ -6,10 +6,13 @@
 
 #include "graft/bf16.h"
 #include "graft/graft.h"
+#include "tests/message.h"
 #include "tests/run_graph.h"
 
 namespace graft {
 namespace {
+
+using testing::message_of;
 
 int count(const Graph& graph, const std::string& op) {
   int found = 0;
@@ -96,19 +99,11 @@ TEST(Bf16, DtypesMustAgree) {
   Graph g;
   const Value a = g.input("a", {2, 3}), b = g.input("b", {3, 4});
   const Value na = g.cast(a, DType::bf16), nb = g.cast(b, DType::bf16);
-  const auto message = [&](auto record) {
-    try {
-      record();
-    } catch (const Error& error) {
-      return std::string(error.what());
-    }
-    return std::string("no error");
-  };
-  EXPECT_NE(message([&] { g.matmul(a, nb, false, false, "m"); }).find("matmul \"m\": "), std::string::npos);
-  EXPECT_NE(message([&] { g.matmul(na, b, false, false, "m"); }).find("matmul \"m\": "), std::string::npos);
+  EXPECT_NE(message_of([&] { g.matmul(a, nb, false, false, "m"); }).find("matmul \"m\": "), std::string::npos);
+  EXPECT_NE(message_of([&] { g.matmul(na, b, false, false, "m"); }).find("matmul \"m\": "), std::string::npos);
   const Value bias = g.input("bias", {4}, DType::f64);
-  EXPECT_EQ(message([&] { g.matmul_bias(na, nb, bias, false, false, "m"); }), "matmul \"m\": bias must be f32, got f64[4]");
-  EXPECT_NE(message([&] { g.exp(na); }).find("does not compute in bf16"), std::string::npos);
+  EXPECT_EQ(message_of([&] { g.matmul_bias(na, nb, bias, false, false, "m"); }), "matmul \"m\": bias must be f32, got f64[4]");
+  EXPECT_NE(message_of([&] { g.exp(na); }).find("does not compute in bf16"), std::string::npos);
 }
 
 Graph training_graph(std::uint64_t seed = 5) {

@@ -10,10 +10,13 @@
 #include "graft/error.h"
 #include "graft/gtest.h"
 #include "graft/session.h"
+#include "tests/message.h"
 #include "tests/plain_model.h"
 
 namespace graft {
 namespace {
+
+using testing::message_of;
 
 using plain::Matrix;
 using plain::values_for;
@@ -62,15 +65,6 @@ std::vector<std::string> parameters_of(const Graph& graph) {
 Value weigh(Graph& g, Value y) {
   const Shape shape = g.shape(y);
   return g.sum(g.mul(y, g.constant(shape, values_for("weights of the loss", shape.size()))));
-}
-
-std::string message_of(const std::function<void()>& wrong) {
-  try {
-    wrong();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(Linear, IsXTimesWPlusB) {

@@ -9,21 +9,15 @@
 #include "graft/optim.h"
 #include "graft/session.h"
 #include "optim/settings.h"
+#include "tests/message.h"
 
 namespace graft {
 namespace {
 
+using testing::message_of;
+
 using Kind = Schedule::Kind;
 using optim::learning_rate;
-
-std::string message_of(const std::function<void()>& wrong) {
-  try {
-    wrong();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 TEST(Schedule, ConstantWarmsUpAndStays) {
   const Schedule s{.kind = Kind::constant, .base = 2.0, .warmup = 4};
