@@ -378,59 +378,113 @@ TEST(CpuStep, KernelsKeepToTheirOutputsAndWorkspace) {
   }
 }
 
+/// Steps of attention gradients, which the backend may run together, and their inputs.
+class AttentionSteps {
+ public:
+  // Enough segments for two threads to take one each: then P and dS are computed once for all three gradients.
+  static constexpr std::int64_t kRows = 8 * 70, kHeads = 4, kKvHeads = 2;
+
+  explicit AttentionSteps(std::int64_t head_dim) : backend_(cpu_backend(2)) {
+    const Shape q = {kRows, kHeads * head_dim}, k = {kRows, kKvHeads * head_dim}, statistic = {kRows, kHeads};
+    memory_.reserve(100);
+    for (const Shape& shape : {q, k, k, statistic, q, statistic}) {
+      values_.push_back(graph_.input("x" + std::to_string(values_.size()), shape));
+      in_.push_back(view(graph_.type(values_.back())));
+      fill(in_.back(), values_.size() == 4 ? 4.0f : 0.0f);  // lse
+    }
+    other_ = in_;
+    other_[4] = view(in_[4].type);
+    fill(other_[4], 0.0f);
+  }
+
+  static MultiHeadAttn attn(std::int64_t head_dim, double scale = 0.2) {
+    return {{kHeads, kKvHeads, head_dim}, {Mask::Kind::causal}, scale, {SegmentLayout::Kind::uniform, 70, 70}};
+  }
+  float& lse(std::int64_t row, std::int64_t head) { return in_[3].as<float>()[row * kHeads + head]; }
+
+  void add(const Op& op, bool other_dout = false) {
+    nodes_.push_back(graph_.record(op, values_));
+    out_.push_back(view(graph_.type(nodes_.back())));
+    from_other_.push_back(other_dout);
+  }
+
+  /// The results' bytes, of one call of the backend or of one a step.
+  std::vector<std::vector<char>> run(bool together) {
+    std::vector<Step> steps;
+    std::size_t scratch = 0;
+    for (const Value node : nodes_) scratch = std::max(scratch, backend_->workspace(graph_, graph_.node(node)));
+    Guarded workspace(scratch);
+    for (std::size_t i = 0; i < nodes_.size(); ++i)
+      steps.push_back({&graph_.node(nodes_[i]), from_other_[i] ? other_ : in_, std::span(out_).subspan(i, 1), workspace.data()});
+    for (const TensorView& x : out_) std::memset(x.data, 0x7f, x.type.bytes());
+    if (together) {
+      backend_->run(steps);
+    } else {
+      for (const Step& step : steps) backend_->run({&step, 1});
+    }
+    EXPECT_TRUE(workspace.intact());
+    std::vector<std::vector<char>> all;
+    for (const TensorView& x : out_) all.emplace_back(x.as<char>(), x.as<char>() + x.type.bytes());
+    return all;
+  }
+
+ private:
+  TensorView view(const TensorType& type) {
+    memory_.emplace_back(type.bytes());
+    return {memory_.back().data(), type};
+  }
+  void fill(const TensorView& x, float mean) {
+    for (std::int64_t i = 0; i < x.size(); ++i) {
+      seed_ = seed_ * 1664525u + 1013904223u;
+      x.as<float>()[i] = static_cast<float>(seed_ >> 8) / 8388608.0f - 1.0f + mean;
+    }
+  }
+
+  std::unique_ptr<Backend> backend_;
+  Graph graph_;
+  std::vector<Guarded> memory_;
+  std::vector<Value> values_, nodes_;
+  std::vector<TensorView> in_, other_, out_;
+  std::vector<bool> from_other_;
+  std::uint32_t seed_ = 1;
+};
+
 TEST(CpuStep, AttentionGradientsTogetherHaveTheBitsOfEachAlone) {
   for (const std::int64_t head_dim : {24, 32}) {
-    // Enough segments for two threads to take one each: then P and dS are computed once for all three.
-    const std::int64_t rows = 8 * 70;
-    const MultiHeadAttn attn = {{4, 2, head_dim}, {Mask::Kind::causal}, 0.2, {SegmentLayout::Kind::uniform, 70, 70}};
-    Graph graph;
-    const Value q = graph.input("q", {rows, 4 * head_dim}), k = graph.input("k", {rows, 2 * head_dim});
-    const Value lse = graph.input("lse", {rows, 4}), v = graph.input("v", {rows, 2 * head_dim});
-    const Value dout = graph.input("dout", {rows, 4 * head_dim}), delta = graph.input("delta", {rows, 4});
-    const std::vector<Value> values = {q, k, v, lse, dout, delta};
-    const Value results[] = {graph.record(MultiHeadAttnGradQ{attn}, values), graph.record(MultiHeadAttnGradK{attn}, values),
-                             graph.record(MultiHeadAttnGradV{attn}, values)};
-    const auto backend = cpu_backend(2);
-    std::vector<Guarded> memory;
-    memory.reserve(10);
-    std::vector<TensorView> in, out;
-    std::uint32_t seed = 1;
-    for (const Value x : values) {
-      memory.emplace_back(graph.type(x).bytes());
-      in.push_back({memory.back().data(), graph.type(x)});
-      for (std::int64_t i = 0; i < in.back().size(); ++i) {
-        seed = seed * 1664525u + 1013904223u;
-        in.back().as<float>()[i] = static_cast<float>(seed >> 8) / 8388608.0f - 1.0f + (x == lse ? 4.0f : 0.0f);
-      }
+    const MultiHeadAttn attn = AttentionSteps::attn(head_dim), scaled = AttentionSteps::attn(head_dim, 0.3);
+    const MultiHeadAttnGradQ q{attn};
+    const MultiHeadAttnGradK k{attn}, scaled_k{scaled};
+    const MultiHeadAttnGradV v{attn};
+    for (const auto& ops : std::vector<std::vector<Op>>{{q, k, v}, {v, q}, {k, v}, {k, k, q}, {q, scaled_k, v}}) {
+      AttentionSteps steps(head_dim);
+      for (const Op& op : ops) steps.add(op);
+      EXPECT_EQ(steps.run(true), steps.run(false)) << op_name(ops[0]) << " first, head_dim " << head_dim;
     }
-    std::size_t scratch = 0;
-    for (const Value x : results) {
-      memory.emplace_back(graph.type(x).bytes());
-      out.push_back({memory.back().data(), graph.type(x)});
-      scratch = std::max(scratch, backend->workspace(graph, graph.node(x)));
-    }
-    memory.emplace_back(scratch);
-    std::vector<Step> steps;
-    for (std::size_t i = 0; i < 3; ++i)
-      steps.push_back({&graph.node(results[i]), in, std::span(out).subspan(i, 1), memory.back().data()});
-    const auto bytes = [&] {
-      std::vector<std::vector<char>> all;
-      for (const TensorView& x : out) all.emplace_back(x.as<char>(), x.as<char>() + x.type.bytes());
-      for (const TensorView& x : out) std::memset(x.data, 0, x.type.bytes());
-      return all;
-    };
-    for (const Step& step : steps) backend->run({&step, 1});
-    const auto alone = bytes();
-    backend->run(steps);
-    EXPECT_EQ(bytes(), alone) << "dq, dk, dv at once, head_dim " << head_dim;
-    const Step pair[] = {steps[2], steps[0]};
-    backend->run(pair);
-    const auto two = bytes();
-    EXPECT_EQ(two[0], alone[0]) << "dv, then dq";
-    EXPECT_EQ(two[2], alone[2]) << "dv, then dq";
-    EXPECT_EQ(two[1], std::vector<char>(two[1].size(), 0)) << "dk was not asked for";
-    for (Guarded& x : memory) EXPECT_TRUE(x.intact());
+    AttentionSteps steps(head_dim);
+    steps.add(q);
+    steps.add(k, true);
+    steps.add(v);
+    EXPECT_EQ(steps.run(true), steps.run(false)) << "dk of another dout, head_dim " << head_dim;
   }
+}
+
+TEST(CpuStep, ARowWhoseLseIsMinusInfinityHasNoGradient) {
+  AttentionSteps steps(32), whole(32);
+  for (AttentionSteps* x : {&steps, &whole}) x->add(MultiHeadAttnGradQ{AttentionSteps::attn(32)});
+  steps.lse(75, 2) = -std::numeric_limits<float>::infinity();
+  const std::vector<char> got = steps.run(true)[0], all = whole.run(true)[0];
+  const std::size_t head = 32 * sizeof(float), at = (75 * AttentionSteps::kHeads + 2) * head;
+  std::vector<char> want = all;
+  std::fill_n(want.begin() + static_cast<std::ptrdiff_t>(at), head, '\0');
+  EXPECT_NE(want, all);
+  EXPECT_EQ(got, want);
+}
+
+TEST(CpuBackend, LayerNormKeepsItsPrecisionFarFromZero) {
+  Graph g(3);
+  const Value x = g.parameter("x", {5, 100}, Init::normal(3000.0, 1.0));
+  g.output("y", g.layer_norm(x, g.parameter("w", {100}, Init::ones()), g.parameter("b", {100})));
+  EXPECT_TRUE(backend_matches(g, *cpu_backend(1), {.rtol = 1e-6, .inputs = {}}));
 }
 
 }  // namespace

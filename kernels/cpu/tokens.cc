@@ -83,10 +83,9 @@ void run(const CrossEntropyGrad& op, const Step& step, Context& context) {
       return;
     }
     const float lse = input(step, 2)[i];
-    const Vec label = exp(broadcast(x[labels[i]] - lse));
     for_each_vector(0, cols,
                     [&](std::int64_t, const auto& get, const auto& put) { put(dx, scale * (exp(get(x) - lse) - everywhere)); });
-    dx[labels[i]] = scale * (label[0] - (1.0f - smoothing + everywhere));
+    dx[labels[i]] -= scale * (1.0f - smoothing);
   });
 }
 
