@@ -40,7 +40,10 @@ struct Flops {
   double operator()(const MultiHeadAttnGradQ& op) const { return attention(op.attn, 3); }
   double operator()(const MultiHeadAttnGradK& op) const { return attention(op.attn, 3); }
   double operator()(const MultiHeadAttnGradV& op) const { return attention(op.attn, 2); }
-  double operator()(const CachedAttention& op) const { return 4 * size(1) * static_cast<double>(op.heads.heads / op.heads.kv_heads); }
+  double operator()(const CachedAttention& op) const {
+    const std::int64_t rows = graph.shape(node.inputs[1]).rows(), seen = op.window > 0 ? std::min(op.window, rows) : rows;
+    return 4 * static_cast<double>(seen * op.heads.heads * op.heads.head_dim);
+  }
   double operator()(const CrossEntropy&) const { return 4 * size(0); }
   double operator()(const GlobalNorm&) const {
     double total = 0;

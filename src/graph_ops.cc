@@ -160,9 +160,9 @@ Value Graph::multi_head_attn(Value q, Value k, Value v, std::int64_t num_heads, 
 }
 
 Value Graph::cached_attention(Value q, Value k_cache, Value v_cache, Value kv_len, std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t head_dim,
-                              std::optional<double> scale, std::string_view name) {
+                              std::optional<double> scale, std::int64_t window, std::string_view name) {
   const double made_scale = scale.value_or(head_dim > 0 ? 1.0 / std::sqrt(static_cast<double>(head_dim)) : 1.0);
-  return record(CachedAttention{{num_heads, num_kv_heads, head_dim}, made_scale}, {q, k_cache, v_cache, kv_len}, name);
+  return record(CachedAttention{{num_heads, num_kv_heads, head_dim}, made_scale, window}, {q, k_cache, v_cache, kv_len}, name);
 }
 
 Value Graph::rope(const Rope& op, Value x, Value offset, const Segments& segments, std::string_view name) {
@@ -172,16 +172,18 @@ Value Graph::rope(const Rope& op, Value x, Value offset, const Segments& segment
   return record(op, std::move(inputs), name);
 }
 
-Value Graph::rope(Value x, double theta, std::int64_t head_dim, const Segments& segments, std::string_view name) {
-  return rope_with_offset(x, theta, 0, head_dim, segments, name);
+Value Graph::rope(Value x, double theta, std::int64_t head_dim, const Segments& segments, const RopeScaling& scaling, std::string_view name) {
+  return rope_with_offset(x, theta, 0, head_dim, segments, scaling, name);
 }
 
-Value Graph::rope_with_offset(Value x, double theta, std::int64_t offset, std::int64_t head_dim, const Segments& segments, std::string_view name) {
-  return rope(Rope{theta, head_dim, offset, false, false, segments.layout}, x, {}, segments, name);
+Value Graph::rope_with_offset(Value x, double theta, std::int64_t offset, std::int64_t head_dim, const Segments& segments, const RopeScaling& scaling,
+                              std::string_view name) {
+  return rope(Rope{theta, head_dim, offset, false, false, segments.layout, scaling}, x, {}, segments, name);
 }
 
-Value Graph::rope_dynamic_offset(Value x, double theta, Value offset, std::int64_t head_dim, const Segments& segments, std::string_view name) {
-  return rope(Rope{theta, head_dim, 0, true, false, segments.layout}, x, offset, segments, name);
+Value Graph::rope_dynamic_offset(Value x, double theta, Value offset, std::int64_t head_dim, const Segments& segments, const RopeScaling& scaling,
+                                 std::string_view name) {
+  return rope(Rope{theta, head_dim, 0, true, false, segments.layout, scaling}, x, offset, segments, name);
 }
 
 Value Graph::cache_write(Value row, Value cache, Value kv_pos, std::string_view name) { return record(CacheWrite{}, {row, cache, kv_pos}, name); }

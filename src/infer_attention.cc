@@ -1,4 +1,6 @@
 // Shape rules of attention, rotary embedding and the KV cache.
+#include <cmath>
+
 #include "src/infer.h"
 
 namespace graft {
@@ -53,6 +55,16 @@ void require_attention(const MultiHeadAttn& op, InputTypes in, std::size_t fixed
   }
 }
 
+void require_scaling(const RopeScaling& s) {
+  if (s.kind == RopeScaling::Kind::none) return;
+  require(s.factor > 0.0 && std::isfinite(s.factor), "the scaling factor must be finite and above 0, got " + std::to_string(s.factor));
+  if (s.kind == RopeScaling::Kind::linear) return;
+  require(s.low_freq_factor > 0.0 && s.high_freq_factor > s.low_freq_factor && std::isfinite(s.high_freq_factor),
+          "low_freq_factor must be above 0 and below high_freq_factor, got " + std::to_string(s.low_freq_factor) + " and " +
+              std::to_string(s.high_freq_factor));
+  require(s.original_context >= 1, "original_context must be at least 1, got " + std::to_string(s.original_context));
+}
+
 TensorType lse_type(const TensorType& q, const AttentionShape& heads) { return {q.dtype, {q.shape.rows(), heads.heads}}; }
 
 void require_gradient_inputs(const MultiHeadAttn& op, InputTypes in) {
@@ -102,6 +114,7 @@ Types infer(const Rope& op, InputTypes in) {
   require(op.head_dim >= 2 && op.head_dim % 2 == 0, "head_dim must be even, got " + std::to_string(op.head_dim));
   require(x.rank() == 2 && x.cols() % op.head_dim == 0, "columns must be a multiple of head_dim, got " + to_string(x) + " and " + std::to_string(op.head_dim));
   require(op.theta > 0.0, "theta must be positive, got " + std::to_string(op.theta));
+  require_scaling(op.scaling);
   require(op.offset >= 0, "offset must not be negative, got " + std::to_string(op.offset));
   if (op.dynamic) require_u32_scalar(in[1], "the offset");
   if (packed) require_offsets(in[count - 1]);
@@ -117,6 +130,7 @@ Types infer(const CachedAttention& op, InputTypes in) {
   require(in[0].shape.rows() == 1, "q must be one row, got " + to_string(in[0].shape));
   require_columns(in[1], op.heads.kv_heads, op.heads.head_dim, "k_cache");
   require_equal(in[1], in[2], "k_cache and v_cache");
+  require(op.window >= 0, "window must not be negative, got " + std::to_string(op.window));
   require_u32_scalar(in[3], "kv_len");
   return {in[0]};
 }

@@ -56,6 +56,18 @@ std::string segments(const SegmentLayout& layout) {
   GRAFT_ASSERT(!"a segment layout");
 }
 
+/// " scaling=…", or "" for none.
+std::string scaling(const RopeScaling& s) {
+  switch (s.kind) {
+    case RopeScaling::Kind::none: return "";
+    case RopeScaling::Kind::linear: return " scaling=linear(" + text(s.factor) + ")";
+    case RopeScaling::Kind::llama3:
+      return " scaling=llama3(" + text(s.factor) + ", " + text(s.low_freq_factor) + ", " + text(s.high_freq_factor) + ", " +
+             std::to_string(s.original_context) + ")";
+  }
+  GRAFT_ASSERT(!"a scaling");
+}
+
 std::string text(const MultiHeadAttn& a) { return text(a.heads) + " mask=" + text(a.mask) + " scale=" + text(a.scale) + segments(a.segments); }
 
 std::string text(const CrossEntropy& c) {
@@ -206,9 +218,11 @@ struct AttributesOf {
   std::string operator()(const MultiHeadAttnGradV& op) const { return text(op.attn); }
   std::string operator()(const Rope& op) const {
     return "theta=" + text(op.theta) + " head_dim=" + std::to_string(op.head_dim) + (op.offset ? " offset=" + std::to_string(op.offset) : "") +
-           (op.dynamic ? " dynamic" : "") + (op.inverse ? " inverse" : "") + segments(op.segments);
+           (op.dynamic ? " dynamic" : "") + (op.inverse ? " inverse" : "") + segments(op.segments) + scaling(op.scaling);
   }
-  std::string operator()(const CachedAttention& op) const { return text(op.heads) + " scale=" + text(op.scale); }
+  std::string operator()(const CachedAttention& op) const {
+    return text(op.heads) + " scale=" + text(op.scale) + (op.window ? " window=" + std::to_string(op.window) : "");
+  }
   std::string operator()(const UpdateScale& op) const { return "max_norm=" + text(op.max_norm); }
   std::string operator()(const LearningRate& op) const { return text(op.schedule); }
   std::string operator()(const SgdUpdate& op) const {

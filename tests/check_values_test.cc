@@ -93,7 +93,7 @@ TEST_F(CheckValues, PositionsKeptInStatesAreCheckedAsTheyStand) {
   const Value position = g.state("position", {}, Init::zeros(), DType::u32);
   const Value now = g.cache_write(g.constant({1, 1}, {5.0}), cache, position, "write");
   const Value next = g.record(Increment{}, {position});
-  g.output("y", g.cached_attention(g.constant({1, 1}, {1.0}), now, now, next, 1, 1, 1, {}, "attend"));
+  g.output("y", g.cached_attention(g.constant({1, 1}, {1.0}), now, now, next, 1, 1, 1, {}, 0, "attend"));
   Session session(g, *backend);
   session.step();  // position 0, length 1
   session.step();  // position 1, length 2
@@ -109,7 +109,7 @@ TEST_F(CheckValues, LengthsAreCountedThroughIncrements) {
   const Value cache = g.state("cache", {2, 1});
   const Value position = g.state("position", {}, Init::zeros(), DType::u32);
   const Value next = g.record(Increment{}, {g.record(Increment{}, {position})});
-  g.output("y", g.cached_attention(g.constant({1, 1}, {1.0}), cache, cache, next, 1, 1, 1, {}, "attend"));
+  g.output("y", g.cached_attention(g.constant({1, 1}, {1.0}), cache, cache, next, 1, 1, 1, {}, 0, "attend"));
   Session session(g, *backend);
   session.step();
   EXPECT_EQ(message_of([&] { session.step(); }),
@@ -130,7 +130,7 @@ TEST_F(CheckValues, AStateThatIsAssignedIsCheckedByWhatItIsAssigned) {
 TEST_F(CheckValues, LengthsOutsideTheCacheAreRefused) {
   Graph g;
   const Value cache = g.state("cache", {4, 2});
-  g.output("y", g.cached_attention(g.constant({1, 2}, {1.0}), cache, cache, g.input_u32("kv_len", {}), 1, 1, 2, {}, "attend"));
+  g.output("y", g.cached_attention(g.constant({1, 2}, {1.0}), cache, cache, g.input_u32("kv_len", {}), 1, 1, 2, {}, 0, "attend"));
   Session session(g, *backend);
   for (const std::uint32_t bad : {0u, 5u}) {
     session.write("kv_len", bad);
@@ -150,7 +150,7 @@ TEST_F(CheckValues, OffsetsOfPackedSegmentsAreChecked) {
   AttentionOptions options;
   options.segments = Segments::packed(q_offsets, kv_offsets);
   g.output("y", g.cross_attention(q, kv, kv, 1, 1, 2, options, "attend"));
-  g.output("z", g.rope(g.parameter("x", {5, 2}), 100.0, 2, Segments::packed(g.input_u32("offsets", {2})), "rope"));
+  g.output("z", g.rope(g.parameter("x", {5, 2}), 100.0, 2, Segments::packed(g.input_u32("offsets", {2})), {}, "rope"));
   Session session(g, *backend);
   write_u32(session, "q_offsets", {0, 2, 2, 6});
   write_u32(session, "kv_offsets", {0, 1, 4, 4});

@@ -109,6 +109,23 @@ const nn::LlamaConfig kConfig = {.vocab_size = 17,
                                  .rope_theta = 100.0,
                                  .dropout = 0.0};
 
+/// Everything that changes what a token sees or where it stands.
+const nn::LlamaConfig kAllOptions = {.vocab_size = 17,
+                                     .hidden_size = 24,
+                                     .intermediate_size = 32,
+                                     .num_layers = 2,
+                                     .num_heads = 6,
+                                     .num_kv_heads = 2,
+                                     .head_dim = 6,
+                                     .rope_theta = 100.0,
+                                     .rope_scaling = {RopeScaling::Kind::llama3, 4.0, 1.0, 4.0, 24},
+                                     .qkv_bias = true,
+                                     .o_bias = true,
+                                     .mlp_bias = true,
+                                     .window = 4,
+                                     .full_layers = 1,
+                                     .dropout = 0.0};
+
 const std::vector<std::uint32_t> kText = {3, 16, 0, 3, 7, 7, 11, 2, 15, 1, 9, 4};
 const std::vector<std::uint32_t> kOther = {8, 8, 5, 14, 0};
 
@@ -120,16 +137,16 @@ void set_weights(Session& session) {
   }
 }
 
-Graph forward_graph(std::size_t rows) {
+Graph forward_graph(std::size_t rows, const nn::LlamaConfig& config = kConfig) {
   Graph g;
-  const nn::Llama model(g, kConfig);
+  const nn::Llama model(g, config);
   g.output("logits", model.forward(g, g.input_u32("ids", {static_cast<std::int64_t>(rows)})));
   return g;
 }
 
-Graph decode_graph(std::int64_t max_seq) {
+Graph decode_graph(std::int64_t max_seq, const nn::LlamaConfig& config = kConfig) {
   Graph g;
-  const nn::Llama model(g, kConfig);
+  const nn::Llama model(g, config);
   std::vector<nn::KvCache> caches = model.make_caches(g, max_seq);
   g.output("logits", model.decode(g, g.input_u32("id", {1}), caches, g.input_u32("kv_pos", {}), g.input_u32("kv_len", {})));
   return g;
@@ -142,24 +159,26 @@ std::vector<double> logits_of(Session& session, const std::vector<std::uint32_t>
 }
 
 TEST_P(Decode, LlamaGivesTheRowsOfTheCausalPass) {
-  Session whole(typed(forward_graph(kText.size())), *backend);
-  set_weights(whole);
-  const std::vector<double> want = logits_of(whole, kText);
-  Session other(typed(forward_graph(kOther.size())), whole);
-  const std::vector<double> want_other = logits_of(other, kOther);
+  for (const nn::LlamaConfig& config : {kConfig, kAllOptions}) {
+    Session whole(typed(forward_graph(kText.size(), config)), *backend);
+    set_weights(whole);
+    const std::vector<double> want = logits_of(whole, kText);
+    Session other(typed(forward_graph(kOther.size(), config)), whole);
+    const std::vector<double> want_other = logits_of(other, kOther);
 
-  Session step(typed(decode_graph(static_cast<std::int64_t>(kText.size()))), whole);
-  const auto expect_decodes = [&](const std::vector<std::uint32_t>& ids, const std::vector<double>& rows) {
-    for (std::uint32_t i = 0; i < ids.size(); ++i) {
-      step.write("id", ids[i]);
-      step.write("kv_pos", i);
-      step.write("kv_len", i + 1);
-      step.step();
-      expect_row(step.read_f64("logits"), rows, i, "token");
-    }
-  };
-  expect_decodes(kText, want);
-  expect_decodes(kOther, want_other);  // over a cache that still holds the first text
+    Session step(typed(decode_graph(static_cast<std::int64_t>(kText.size()), config)), whole);
+    const auto expect_decodes = [&](const std::vector<std::uint32_t>& ids, const std::vector<double>& rows) {
+      for (std::uint32_t i = 0; i < ids.size(); ++i) {
+        step.write("id", ids[i]);
+        step.write("kv_pos", i);
+        step.write("kv_len", i + 1);
+        step.step();
+        expect_row(step.read_f64("logits"), rows, i, "token");
+      }
+    };
+    expect_decodes(kText, want);
+    expect_decodes(kOther, want_other);  // over a cache that still holds the first text
+  }
 }
 
 // ---- segments

@@ -13,6 +13,8 @@
 namespace graft {
 namespace {
 
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
 struct BadInput {
   std::string name;
   std::function<void(Graph&)> record;
@@ -151,6 +153,21 @@ std::vector<BadInput> attention() {
       {"rope_columns", [](Graph& g) { g.rope(g.input("x", {5, 6}), 10000.0, 4); },
        R"(rope "rope_0": columns must be a multiple of head_dim, got [5, 6] and 4)"},
       {"rope_theta", [](Graph& g) { g.rope(g.input("x", {5, 4}), 0.0, 4); }, R"(rope "rope_0": theta must be positive, got 0.000000)"},
+      {"rope_linear_factor", [](Graph& g) { g.rope(g.input("x", {5, 4}), 10.0, 4, {}, {RopeScaling::Kind::linear, 0.0}); },
+       R"(rope "rope_0": the scaling factor must be finite and above 0, got 0.000000)"},
+      {"rope_llama3_factor", [](Graph& g) { g.rope(g.input("x", {5, 4}), 10.0, 4, {}, {RopeScaling::Kind::llama3, kInfinity}); },
+       R"(rope "rope_0": the scaling factor must be finite and above 0, got inf)"},
+      {"rope_llama3_low", [](Graph& g) { g.rope(g.input("x", {5, 4}), 10.0, 4, {}, {RopeScaling::Kind::llama3, 8.0, 0.0}); },
+       R"(rope "rope_0": low_freq_factor must be above 0 and below high_freq_factor, got 0.000000 and 4.000000)"},
+      {"rope_llama3_high", [](Graph& g) { g.rope(g.input("x", {5, 4}), 10.0, 4, {}, {RopeScaling::Kind::llama3, 8.0, 4.0, 4.0}); },
+       R"(rope "rope_0": low_freq_factor must be above 0 and below high_freq_factor, got 4.000000 and 4.000000)"},
+      {"rope_llama3_high_infinite", [](Graph& g) { g.rope(g.input("x", {5, 4}), 10.0, 4, {}, {RopeScaling::Kind::llama3, 8.0, 1.0, kInfinity}); },
+       R"(rope "rope_0": low_freq_factor must be above 0 and below high_freq_factor, got 1.000000 and inf)"},
+      {"rope_llama3_context", [](Graph& g) { g.rope(g.input("x", {5, 4}), 10.0, 4, {}, {RopeScaling::Kind::llama3, 8.0, 1.0, 4.0, 0}); },
+       R"(rope "rope_0": original_context must be at least 1, got 0)"},
+      {"cached_window",
+       [](Graph& g) { g.cached_attention(g.input("q", {1, 4}), g.state("k", {8, 4}), g.state("v", {8, 4}), g.input_u32("n", {}), 1, 1, 4, {}, -1); },
+       R"(cached_attention "cached_attention_0": window must not be negative, got -1)"},
       {"rope_offset", [](Graph& g) { g.rope_with_offset(g.input("x", {5, 4}), 10.0, -1, 4); }, R"(rope "rope_0": offset must not be negative, got -1)"},
       {"rope_dynamic_offset", [](Graph& g) { g.rope_dynamic_offset(g.input("x", {5, 4}), 10.0, g.input_u32("o", {1}), 4); },
        R"(rope "rope_0": the offset must be u32[], got u32[1])"},
@@ -272,7 +289,7 @@ TEST(GraphEffects, AnOverwrittenStateIsNotReadAgain) {
   const std::string say = R"(reads "cache.k" after "write" overwrote it, use the value that "write" returned)";
   expect_error(
       [&] {
-        g.cached_attention(g.input("q", {1, 4}), cache, written, pos, 1, 1, 4, {}, "attn");
+        g.cached_attention(g.input("q", {1, 4}), cache, written, pos, 1, 1, 4, {}, 0, "attn");
       },
       R"(cached_attention "attn": )" + say);
   expect_error([&] { g.cache_write(g.find("row"), cache, pos, "again"); }, R"(cache_write "again": )" + say);

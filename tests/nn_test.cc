@@ -209,6 +209,53 @@ TEST(CausalSelfAttention, MatchesFormula) {
   expect_near(m.run(), plain_attention(m, "attn", m.matrix("x"), 4, 2, 50.0));
 }
 
+/// Heads that are wider than hidden_size / num_heads, every option on.
+constexpr nn::AttentionConfig kAllOptions = {.hidden_size = 16,
+                                             .kv_dim = 12,
+                                             .num_heads = 4,
+                                             .num_kv_heads = 2,
+                                             .head_dim = 6,
+                                             .rope_theta = 50.0,
+                                             .rope_scaling = {RopeScaling::Kind::linear, 2.5},
+                                             .qkv_bias = true,
+                                             .o_bias = true,
+                                             .window = 3};
+
+TEST(CausalSelfAttention, MatchesFormulaWithBiasesWindowScalingAndWideHeads) {
+  Graph g;
+  const nn::CausalSelfAttention attention(g, "attn", kAllOptions);
+  const Value y = attention.forward(g, g.input("x", {7, 16}));
+  EXPECT_EQ(parameters_of(g), (std::vector<std::string>{"attn.q_proj.weight [16, 24]", "attn.q_proj.bias [24]", "attn.k_proj.weight [16, 12]",
+                                                        "attn.k_proj.bias [12]", "attn.v_proj.weight [16, 12]", "attn.v_proj.bias [12]",
+                                                        "attn.o_proj.weight [24, 16]", "attn.o_proj.bias [16]"}));
+  Module m(g, y);
+  const auto projected = [&](const Matrix& x, const std::string& part) {
+    Matrix out = plain::matmul(x, m.matrix("attn." + part + ".weight"));
+    for (std::size_t i = 0; i < out.data.size(); ++i) out.data[i] += m.vector("attn." + part + ".bias")[i % out.cols];
+    return out;
+  };
+  const Matrix x = m.matrix("x");
+  const Matrix q = plain::rope(projected(x, "q_proj"), 50.0, 6, 2.5), k = plain::rope(projected(x, "k_proj"), 50.0, 6, 2.5);
+  expect_near(m.run(), projected(plain::attention(q, k, projected(x, "v_proj"), 4, 2, 3), "o_proj"));
+}
+
+TEST(CausalSelfAttention, EachBiasIsThereOnlyIfAskedFor) {
+  const auto biases = [](bool qkv, bool o) {
+    nn::AttentionConfig config = kAttention;
+    config.qkv_bias = qkv;
+    config.o_bias = o;
+    Graph g;
+    const nn::CausalSelfAttention attention(g, "", config);
+    std::string names;
+    for (const Value p : g.parameters())
+      if (g.node(p).name.ends_with("bias")) names += g.node(p).name + " ";
+    return names;
+  };
+  EXPECT_EQ(biases(false, false), "");
+  EXPECT_EQ(biases(true, false), "q_proj.bias k_proj.bias v_proj.bias ");
+  EXPECT_EQ(biases(false, true), "o_proj.bias ");
+}
+
 TEST(CausalSelfAttention, GradientsMatchFiniteDifferences) {
   Graph g;
   const nn::CausalSelfAttention attention(g, "attn", kAttention);
@@ -249,7 +296,7 @@ TEST(AttentionConfig, WrongSizesAreNamed) {
   };
   EXPECT_EQ(refused([](auto& c) { c.num_kv_heads = 3; }), "AttentionConfig.num_heads: 4 does not divide by num_kv_heads 3");
   EXPECT_EQ(refused([](auto& c) { c.kv_dim = 16; }), "AttentionConfig.kv_dim: 16 is not num_kv_heads * head_dim = 2 * 4");
-  EXPECT_EQ(refused([](auto& c) { c.hidden_size = 10; }), "AttentionConfig.hidden_size: 10 is not num_heads * head_dim = 4 * 4");
+  EXPECT_EQ(refused([](auto& c) { c.window = -1; }), "AttentionConfig.window: -1, must not be negative");
   EXPECT_EQ(refused([](auto& c) { c.head_dim = 3; }), "AttentionConfig.head_dim: 3 is odd, rope rotates pairs");
   EXPECT_EQ(refused([](auto& c) { c.head_dim = 258; }), "AttentionConfig.head_dim: 258, must be at most 256");
   EXPECT_EQ(refused([](auto& c) { c.head_dim = 0; }), "AttentionConfig.head_dim: 0, must be at least 1");
@@ -339,6 +386,56 @@ TEST(Llama, CountsItsParameters) {
     for (const Value p : g.parameters()) count += g.shape(p).size();
     EXPECT_EQ(model.parameter_count(), count);
   }
+}
+
+/// Everything that a LlamaConfig may ask for.
+nn::LlamaConfig with_all_options() {
+  nn::LlamaConfig config = untied();
+  config.num_layers = 3;
+  config.head_dim = 6;
+  config.rope_scaling = {RopeScaling::Kind::llama3, 8.0, 1.0, 4.0, 32};
+  config.qkv_bias = config.o_bias = config.mlp_bias = true;
+  config.window = 3;
+  config.full_layers = 1;
+  return config;
+}
+
+TEST(Llama, CountsTheParametersOfAllOptions) {
+  nn::LlamaConfig one = kLlama, two = kLlama, three = kLlama;
+  one.qkv_bias = two.o_bias = three.mlp_bias = true;
+  for (const nn::LlamaConfig& config : {one, two, three, with_all_options()}) {
+    Graph g;
+    const nn::Llama model(g, config);
+    std::int64_t count = 0;
+    for (const Value p : g.parameters()) count += g.shape(p).size();
+    EXPECT_EQ(model.parameter_count(), count);
+  }
+}
+
+TEST(Llama, OptionsReachEveryLayer) {
+  const nn::LlamaConfig config = with_all_options();
+  Graph g;
+  const nn::Llama model(g, config);
+  model.forward(g, g.input_u32("ids", {5}));
+  std::vector<nn::KvCache> caches = model.make_caches(g, 8);
+  model.decode(g, g.input_u32("id", {1}), caches, g.input_u32("kv_pos", {}), g.input_u32("kv_len", {}));
+  std::vector<std::int64_t> windows, cached_windows;
+  int ropes = 0;
+  for (const Node& node : g.nodes()) {
+    if (const auto* attention = std::get_if<MultiHeadAttn>(&node.op)) windows.push_back(attention->mask.window);
+    if (const auto* attention = std::get_if<CachedAttention>(&node.op)) cached_windows.push_back(attention->window);
+    if (const auto* rope = std::get_if<Rope>(&node.op)) {
+      EXPECT_EQ(rope->scaling, config.rope_scaling) << node.name;
+      ++ropes;
+    }
+  }
+  EXPECT_EQ(windows, (std::vector<std::int64_t>{0, 3, 3}));
+  EXPECT_EQ(cached_windows, windows);
+  EXPECT_EQ(ropes, 12);
+  for (const char* name : {"model.layers.2.mlp.gate_proj.bias", "model.layers.2.mlp.up_proj.bias", "model.layers.2.mlp.down_proj.bias",
+                           "model.layers.2.self_attn.q_proj.bias", "model.layers.2.self_attn.o_proj.bias"})
+    EXPECT_TRUE(g.find(name)) << name;
+  EXPECT_FALSE(g.find("lm_head.bias"));
 }
 
 TEST(Llama, FillsInHeadDim) {
@@ -450,7 +547,8 @@ TEST(LlamaConfig, WrongSizesAreNamed) {
   EXPECT_EQ(refused([](auto& c) { c.num_heads = 2, c.num_kv_heads = 4; }),
             "LlamaConfig.num_heads: 2 does not divide by num_kv_heads 4");
   EXPECT_EQ(refused([](auto& c) { c.num_heads = 16, c.num_kv_heads = 16; }), "LlamaConfig.head_dim: 1 is odd, rope rotates pairs");
-  EXPECT_EQ(refused([](auto& c) { c.head_dim = 8; }), "LlamaConfig.hidden_size: 16 is not num_heads * head_dim = 4 * 8");
+  EXPECT_EQ(refused([](auto& c) { c.window = -1; }), "LlamaConfig.window: -1, must not be negative");
+  EXPECT_EQ(refused([](auto& c) { c.full_layers = -1; }), "LlamaConfig.full_layers: -1, must not be negative");
   EXPECT_EQ(refused([](auto& c) { c.norm_eps = 0.0; }), "LlamaConfig.norm_eps: must be above 0, got 0.000000");
   EXPECT_EQ(refused([](auto& c) { c.dropout = 1.0; }), "LlamaConfig.dropout: must be in [0, 1), got 1.000000");
 }

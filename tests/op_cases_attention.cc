@@ -179,12 +179,12 @@ OpCase rope(const std::string& name, Shape shape, Rope op, std::optional<double>
 }
 
 OpCase cached(const std::string& name, std::int64_t max_seq, std::int64_t heads, std::int64_t kv_heads, std::int64_t dim,
-              double kv_len, std::optional<double> scale = {}) {
+              double kv_len, std::optional<double> scale = {}, std::int64_t window = 0) {
   return {"cached_attention_" + name,
           [=](Graph& g) {
             const Value q = g.input("q", {1, heads * dim});
             const Value k = g.input("k", {max_seq, kv_heads * dim}), v = g.input("v", {max_seq, kv_heads * dim});
-            g.output("out", g.cached_attention(q, k, v, g.input_u32("kv_len", {}), heads, kv_heads, dim, scale));
+            g.output("out", g.cached_attention(q, k, v, g.input_u32("kv_len", {}), heads, kv_heads, dim, scale, window));
           },
           {{"kv_len", {kv_len}}}};
 }
@@ -267,6 +267,11 @@ OpCases cases(std::type_identity<Rope>) {
       rope("uniform_dynamic", {6, 8}, {.head_dim = 4, .offset = 1, .segments = {SegmentLayout::Kind::uniform, 2, 2}}, 7),
       rope("packed", {9, 8}, {.head_dim = 4, .segments = {}}, {}, {0, 3, 3, 4, 9}),
       rope("packed_dynamic", {9, 8}, {.head_dim = 4, .offset = 1, .segments = {}}, 7, {0, 0, 3, 4, 9}),
+      rope("linear_scaling", {5, 8}, {.head_dim = 8, .offset = 3, .segments = {}, .scaling = {RopeScaling::Kind::linear, 2.5}}),
+      // wavelengths 6, 63, 628, 6283: one below 128 / 4, one between, two above 128 / 2
+      rope("llama3_scaling", {5, 8}, {.head_dim = 8, .offset = 40, .segments = {}, .scaling = {RopeScaling::Kind::llama3, 8.0, 2.0, 4.0, 128}}),
+      rope("llama3_scaling_between", {5, 16}, {.head_dim = 16, .offset = 40, .segments = {}, .scaling = {RopeScaling::Kind::llama3, 3.0, 1.0, 40.0, 300}}),
+      rope("llama3_scaling_inverse", {5, 8}, {.head_dim = 8, .inverse = true, .segments = {}, .scaling = {RopeScaling::Kind::llama3, 8.0, 1.0, 4.0, 128}}, 70),
       rope("long", {300, 48}, {.head_dim = 24, .segments = {}}),
   };
   all.push_back({"rope_graph_methods",
@@ -275,6 +280,9 @@ OpCases cases(std::type_identity<Rope>) {
                    g.output("rope", g.rope(x, 10000.0, 4));
                    g.output("static", g.rope_with_offset(x, 100.0, 5, 8, Segments::uniform(2)));
                    g.output("dynamic", g.rope_dynamic_offset(x, 50.0, offset, 2));
+                   g.output("scaled", g.rope(x, 10.0, 4, {}, {RopeScaling::Kind::linear, 3.0}));
+                   g.output("scaled_static", g.rope_with_offset(x, 10.0, 5, 8, {}, {RopeScaling::Kind::linear, 4.0}));
+                   g.output("scaled_dynamic", g.rope_dynamic_offset(x, 10.0, offset, 4, {}, {RopeScaling::Kind::linear, 5.0}));
                  },
                  {{"offset", {9}}}});
   return all;
@@ -288,6 +296,11 @@ OpCases cases(std::type_identity<CachedAttention>) {
   all.push_back(cached("long", 300, 4, 2, 16, 201));
   all.push_back(cached("long_and_full", 257, 4, 1, 24, 257));
   all.push_back(cached("scale_given", 6, 2, 1, 4, 5, 0.3));
+  all.push_back(cached("window_1", 6, 4, 2, 3, 5, {}, 1));
+  all.push_back(cached("window_3", 6, 4, 2, 3, 5, {}, 3));
+  all.push_back(cached("window_of_whole_length", 6, 2, 1, 4, 5, {}, 5));
+  all.push_back(cached("window_longer_than_length", 6, 2, 1, 4, 5, {}, 6));
+  all.push_back(cached("long_window", 700, 4, 2, 8, 650, {}, 300));
   OpCase large = cached("large_logits", 6, 2, 1, 4, 5, 0.5);
   large.fills["q"] = large.fills["k"] = {Fill::Kind::normal, 0.0, 6.0};
   all.push_back(large);

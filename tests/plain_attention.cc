@@ -114,6 +114,22 @@ Tensors run(const MultiHeadAttnGradV& op, const Tensors& in, Tensors out) {
   return out;
 }
 
+namespace {
+
+/// Llama 3's rule case by case: by wavelength, long ones stretched, short ones kept, those between a mixture.
+double scaled(double frequency, const RopeScaling& s) {
+  if (s.kind == RopeScaling::Kind::none) return frequency;
+  if (s.kind == RopeScaling::Kind::linear) return frequency / s.factor;
+  const auto context = static_cast<double>(s.original_context);
+  const double wavelength = 2.0 * std::acos(-1.0) / frequency;
+  if (wavelength > context / s.low_freq_factor) return frequency / s.factor;
+  if (wavelength < context / s.high_freq_factor) return frequency;
+  const double smooth = (context / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
+  return (1.0 - smooth) * frequency / s.factor + smooth * frequency;
+}
+
+}  // namespace
+
 Tensors run(const Rope& op, const Tensors& in, Tensors out) {
   const Tensor& x = in[0];
   const Tensor* offsets = op.segments.kind == SegmentLayout::Kind::packed ? &in.back() : nullptr;
@@ -124,7 +140,7 @@ Tensors run(const Rope& op, const Tensors& in, Tensors out) {
         first + static_cast<double>(place_of(row, x.rows(), op.segments.kind, op.segments.q_length, offsets).index);
     for (std::int64_t head = 0; head < x.cols() / dim; ++head)
       for (std::int64_t i = 0; i < dim / 2; ++i) {
-        double angle = position * std::pow(op.theta, -2.0 * static_cast<double>(i) / static_cast<double>(dim));
+        double angle = position * scaled(std::pow(op.theta, -2.0 * static_cast<double>(i) / static_cast<double>(dim)), op.scaling);
         if (op.inverse) angle = -angle;
         const std::int64_t a = head * dim + i, b = a + dim / 2;
         out[0].at(row, a) = x.at(row, a) * std::cos(angle) - x.at(row, b) * std::sin(angle);
@@ -136,8 +152,9 @@ Tensors run(const Rope& op, const Tensors& in, Tensors out) {
 
 Tensors run(const CachedAttention& op, const Tensors& in, Tensors out) {
   const auto kv_len = static_cast<std::int64_t>(in[3][0]);
+  const std::int64_t first = op.window > 0 && op.window < kv_len ? kv_len - op.window : 0;
   const auto filled = [&](const Tensor& cache) {
-    return Tensor{{kv_len, cache.cols()}, {cache.values.begin(), cache.values.begin() + kv_len * cache.cols()}};
+    return Tensor{{kv_len - first, cache.cols()}, {cache.values.begin() + first * cache.cols(), cache.values.begin() + kv_len * cache.cols()}};
   };
   const Tensors seen = {in[0], filled(in[1]), filled(in[2])};
   return {run(MultiHeadAttn{op.heads, {}, op.scale, {}}, seen,

@@ -82,14 +82,14 @@ inline Matrix swiglu(const Matrix& x, const Matrix& gate, const Matrix& up, cons
   return matmul(inner, down);
 }
 
-/// Halves rotated, row i at position i.
-inline Matrix rope(const Matrix& x, double theta, std::size_t head_dim) {
+/// Halves rotated, row i at position i / stretch.
+inline Matrix rope(const Matrix& x, double theta, std::size_t head_dim, double stretch = 1.0) {
   Matrix out(x.rows, x.cols);
   for (std::size_t i = 0; i < x.rows; ++i)
     for (std::size_t h = 0; h < x.cols; h += head_dim)
       for (std::size_t p = 0; p < head_dim / 2; ++p) {
         const double angle =
-            static_cast<double>(i) * std::pow(theta, -2.0 * static_cast<double>(p) / static_cast<double>(head_dim));
+            static_cast<double>(i) / stretch * std::pow(theta, -2.0 * static_cast<double>(p) / static_cast<double>(head_dim));
         const double a = x.at(i, h + p), b = x.at(i, h + p + head_dim / 2);
         out.at(i, h + p) = a * std::cos(angle) - b * std::sin(angle);
         out.at(i, h + p + head_dim / 2) = b * std::cos(angle) + a * std::sin(angle);
@@ -97,8 +97,9 @@ inline Matrix rope(const Matrix& x, double theta, std::size_t head_dim) {
   return out;
 }
 
-/// One sequence, causal, grouped queries.
-inline Matrix attention(const Matrix& q, const Matrix& k, const Matrix& v, std::size_t heads, std::size_t kv_heads) {
+/// One sequence, causal, grouped queries; with a window only the newest keys.
+inline Matrix attention(const Matrix& q, const Matrix& k, const Matrix& v, std::size_t heads, std::size_t kv_heads,
+                        std::size_t window = 0) {
   const std::size_t dim = q.cols / heads;
   Matrix out(q.rows, q.cols);
   for (std::size_t h = 0; h < heads; ++h) {
@@ -106,12 +107,13 @@ inline Matrix attention(const Matrix& q, const Matrix& k, const Matrix& v, std::
     for (std::size_t i = 0; i < q.rows; ++i) {
       std::vector<double> weight(i + 1);
       double sum = 0.0;
-      for (std::size_t j = 0; j <= i; ++j) {
+      const std::size_t first = window > 0 && i + 1 > window ? i + 1 - window : 0;
+      for (std::size_t j = first; j <= i; ++j) {
         double score = 0.0;
         for (std::size_t d = 0; d < dim; ++d) score += q.at(i, h * dim + d) * k.at(j, from + d);
         sum += weight[j] = std::exp(score / std::sqrt(static_cast<double>(dim)));
       }
-      for (std::size_t j = 0; j <= i; ++j)
+      for (std::size_t j = first; j <= i; ++j)
         for (std::size_t d = 0; d < dim; ++d) out.at(i, h * dim + d) += weight[j] / sum * v.at(j, from + d);
     }
   }

@@ -159,16 +159,18 @@ class Graph {
   /// (is_cross true, full unless options.mask says causal). Slot 1 of the node returned is the lse, [q_seq, H].
   Value multi_head_attn(Value q, Value k, Value v, std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t head_dim,
                         bool is_cross, const AttentionOptions& options = {}, std::string_view name = {});
-  /// One new token, q [1, H·D], attends to the first kv_len (u32 []) rows of caches [max_seq, Hkv·D]. Not differentiable.
+  /// One new token, q [1, H·D], attends to the first kv_len (u32 []) rows of caches [max_seq, Hkv·D], with a window above 0 only to
+  /// the last `window` of them. Not differentiable.
   Value cached_attention(Value q, Value k_cache, Value v_cache, Value kv_len, std::int64_t num_heads, std::int64_t num_kv_heads,
-                         std::int64_t head_dim, std::optional<double> scale = {}, std::string_view name = {});
+                         std::int64_t head_dim, std::optional<double> scale = {}, std::int64_t window = 0, std::string_view name = {});
   /// Rotary embedding from position 0 of each segment. x [seq, heads·head_dim], head_dim even.
-  Value rope(Value x, double theta, std::int64_t head_dim, const Segments& segments = {}, std::string_view name = {});
+  Value rope(Value x, double theta, std::int64_t head_dim, const Segments& segments = {}, const RopeScaling& scaling = {},
+             std::string_view name = {});
   Value rope_with_offset(Value x, double theta, std::int64_t offset, std::int64_t head_dim, const Segments& segments = {},
-                         std::string_view name = {});
+                         const RopeScaling& scaling = {}, std::string_view name = {});
   /// Positions start at offset[0], a u32 [] read at the step.
   Value rope_dynamic_offset(Value x, double theta, Value offset, std::int64_t head_dim, const Segments& segments = {},
-                            std::string_view name = {});
+                            const RopeScaling& scaling = {}, std::string_view name = {});
   /// Writes row [1, c] at kv_pos (u32 []) of a state [max_seq, c]; use the value returned, the old one is refused from here on.
   Value cache_write(Value row, Value cache, Value kv_pos, std::string_view name = {});
   /// Overwrites a state with a value of the same type; use the value returned.

@@ -44,12 +44,13 @@ struct LayerNorm {
   Value forward(Graph& graph, Value x) const;
 };
 
-/// down(swiglu(gate(x), up(x))), as Llama: {name}.gate_proj, .up_proj [hidden, intermediate], .down_proj [intermediate, hidden].
+/// down(swiglu(gate(x), up(x))), as Llama: {name}.gate_proj, .up_proj [hidden, intermediate], .down_proj [intermediate, hidden];
+/// no biases unless asked for.
 struct SwiGLU {
   Linear gate_proj, up_proj, down_proj;
   SwiGLU() = default;
   SwiGLU(Graph& graph, std::string_view name, std::int64_t hidden, std::int64_t intermediate,
-         Init down_init = Init::normal(0.0, 0.02));
+         Init down_init = Init::normal(0.0, 0.02), bool with_bias = false);
   Value forward(Graph& graph, Value x) const;
 };
 
@@ -63,12 +64,16 @@ struct Mlp {
 };
 
 struct AttentionConfig {
-  std::int64_t hidden_size = 0;   ///< model dimension: query and output projections
+  std::int64_t hidden_size = 0;   ///< model dimension
   std::int64_t kv_dim = 0;        ///< num_kv_heads * head_dim
   std::int64_t num_heads = 0;     ///< query heads
   std::int64_t num_kv_heads = 0;  ///< key/value heads; must divide num_heads
   std::int64_t head_dim = 0;
   double rope_theta = 10000.0;    ///< 10000 for standard, 500000 for Llama 3
+  RopeScaling rope_scaling = {};  ///< see ops.h
+  bool qkv_bias = false;          ///< the projections to q, k and v have biases, as Qwen2's
+  bool o_bias = false;            ///< the output projection has one
+  std::int64_t window = 0;        ///< above 0: a token sees itself and the window − 1 before it, as Mistral's; 0: all before it
 };
 
 /// Keys and values of the tokens so far, for decoding: states [max_seq, kv_dim] that no checkpoint holds.
@@ -79,18 +84,20 @@ struct KvCache {
   KvCache(Graph& graph, std::string_view name, std::int64_t max_seq, std::int64_t kv_dim);
 };
 
-/// Causal self-attention with grouped-query attention and RoPE; all four projections are bias-free.
-/// Registers {name}.q_proj, .k_proj, .v_proj, .o_proj (each with .weight).
+/// Causal self-attention with grouped-query attention and RoPE; the four projections have no biases unless the configuration says so.
+/// Registers {name}.q_proj, .k_proj, .v_proj, .o_proj (each with .weight and perhaps .bias).
 struct CausalSelfAttention {
-  Linear q_proj;  ///< hidden → hidden (num_heads * head_dim)
+  Linear q_proj;  ///< hidden → num_heads * head_dim
   Linear k_proj;  ///< hidden → kv_dim
   Linear v_proj;  ///< hidden → kv_dim
-  Linear o_proj;  ///< hidden → hidden
+  Linear o_proj;  ///< num_heads * head_dim → hidden
   std::int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;
   double rope_theta = 10000.0;
+  RopeScaling rope_scaling;
+  std::int64_t window = 0;
 
   CausalSelfAttention() = default;
-  /// Throws Error naming the field when the sizes do not fit: hidden_size ≠ num_heads · head_dim, kv_dim ≠ num_kv_heads · head_dim.
+  /// Throws Error naming the field when the sizes do not fit: num_heads does not divide by num_kv_heads, kv_dim ≠ num_kv_heads · head_dim.
   CausalSelfAttention(Graph& graph, std::string_view name, const AttentionConfig& config, Init o_init = Init::normal(0.0, 0.02));
   /// Projects to q, k, v, rotates q and k, attends causally inside each segment, projects.   x [seq, hidden] → [seq, hidden]
   Value forward(Graph& graph, Value x, const Segments& segments = {}) const;
@@ -108,7 +115,7 @@ struct TransformerBlock {
   double dropout = 0.0;
   TransformerBlock() = default;
   TransformerBlock(Graph& graph, std::string_view name, const AttentionConfig& attention, std::int64_t intermediate,
-                   double norm_eps, double dropout = 0.0, double residual_stddev = 0.02);
+                   double norm_eps, double dropout = 0.0, double residual_stddev = 0.02, bool mlp_bias = false);
   Value forward(Graph& graph, Value x, const Segments& segments = {}) const;
   Value decode(Graph& graph, Value x, KvCache& cache, Value kv_pos, Value kv_len) const;
 };
@@ -122,6 +129,12 @@ struct LlamaConfig {
   std::int64_t num_kv_heads = 4;
   std::int64_t head_dim = 0;  ///< 0: hidden_size / num_heads
   double rope_theta = 10000.0;
+  RopeScaling rope_scaling = {};  ///< Llama 3.1 and newer; see ops.h
+  bool qkv_bias = false;          ///< biases of the projections to q, k and v (Qwen2)
+  bool o_bias = false;            ///< bias of attention's output projection
+  bool mlp_bias = false;          ///< biases of the feed-forward part
+  std::int64_t window = 0;        ///< above 0: attention looks back over so many tokens, itself among them (Mistral)
+  std::int64_t full_layers = 0;   ///< the first layers, which look back over all tokens whatever the window (Qwen2)
   double norm_eps = 1e-5;
   bool tie_embeddings = true;  ///< the output head is the embedding, transposed
   double dropout = 0.0;        ///< on embeddings and both residual branches, in forward only

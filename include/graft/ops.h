@@ -215,16 +215,26 @@ struct MultiHeadAttnGradK { MultiHeadAttn attn; static constexpr std::string_vie
 /// in: as MultiHeadAttnGradQ   out: dv like v
 struct MultiHeadAttnGradV { MultiHeadAttn attn; static constexpr std::string_view no_gradient = "second derivatives of attention are not implemented"; };
 
-/// Rotary embedding (Su et al. 2021), halves rotated as in Hugging Face Llama: in each head, with i < D/2 and
-/// a = (offset + row in its segment)·theta^(−2i/D):  out[i] = x[i]·cos a − x[i + D/2]·sin a,  out[i + D/2] = x[i + D/2]·cos a + x[i]·sin a.
+/// What a rotary embedding's frequencies f become in a model made for longer texts than its rotations were first trained on.
+/// linear: f / factor (Chen et al. 2023).   llama3: f·((1 − s) / factor + s), s = (original_context·f/2π − low_freq_factor) /
+/// (high_freq_factor − low_freq_factor) held in [0, 1], as Hugging Face's rope_type "llama3": slow rotations are stretched, fast ones not.
+struct RopeScaling {
+  enum class Kind : std::uint8_t { none, linear, llama3 } kind = Kind::none;
+  double factor = 1.0, low_freq_factor = 1.0, high_freq_factor = 4.0;
+  std::int64_t original_context = 8192;
+  bool operator==(const RopeScaling&) const = default;
+};
+
+/// Rotary embedding (Su et al. 2021), halves rotated as in Hugging Face Llama: in each head, with i < D/2, f = theta^(−2i/D), scaled, and
+/// a = (offset + row in its segment)·f:  out[i] = x[i]·cos a − x[i + D/2]·sin a,  out[i + D/2] = x[i + D/2]·cos a + x[i]·sin a.
 /// `inverse` rotates by −a, which is the gradient.
 /// in: x [seq, H·D]; if dynamic: offset u32 [], added to the static one; if packed: offsets u32 [n + 1]   out: like x
-struct Rope { double theta = 10000.0; std::int64_t head_dim = 2; std::int64_t offset = 0; bool dynamic = false; bool inverse = false; SegmentLayout segments; };
+struct Rope { double theta = 10000.0; std::int64_t head_dim = 2; std::int64_t offset = 0; bool dynamic = false; bool inverse = false; SegmentLayout segments; RopeScaling scaling = {}; };
 
-/// One new token attends to the first kv_len rows of the caches.
+/// One new token attends to the first kv_len rows of the caches, with a window above 0 only to the last `window` of them.
 /// in: q [1, H·D], k_cache, v_cache [max_seq, Hkv·D], kv_len u32 []   out: [1, H·D].  1 ≤ kv_len ≤ max_seq is checked at the step.
 struct CachedAttention {
-  AttentionShape heads; double scale = 1.0;
+  AttentionShape heads; double scale = 1.0; std::int64_t window = 0;
   static constexpr std::string_view no_gradient = "it decodes from a cache that is overwritten; train with causal_attention or multi_head_attn";
 };
 /// cache[kv_pos] = row.   in: row [1, c], cache [max_seq, c] (a state), kv_pos u32 []   out: the cache itself, overwritten.

@@ -46,16 +46,17 @@ void run(const CachedAttention& op, const Step& step, Context& context) {
   if (!is_f32(step)) return reference::run(op, step);
   if (!step.out[0]) return;
   const std::int64_t kv_len = *step.in[3].as<const std::uint32_t>(), heads = op.heads.heads, kv_heads = op.heads.kv_heads;
+  const std::int64_t first = op.window > 0 ? std::max(kv_len - op.window, std::int64_t{0}) : 0;  // row of the cache
   const std::int64_t head_dim = op.heads.head_dim, group = heads / kv_heads, cols = kv_heads * head_dim,
-                     chunks = (kv_len + kChunk - 1) / kChunk;
+                     chunks = (kv_len - first + kChunk - 1) / kChunk;
   const std::int64_t partial_size = kOut + head_dim;
   const float scale = static_cast<float>(op.scale);
   float* partial = static_cast<float*>(step.workspace);         // [chunks, heads, partial_size]
   float* all_scores = partial + chunks * heads * partial_size;  // [chunks, heads, kChunk]
-  const int threads = kv_len * cols < kElementGrain ? 1 : context.threads;
+  const int threads = (kv_len - first) * cols < kElementGrain ? 1 : context.threads;
   parallel_tasks(threads, chunks * kv_heads, [&](std::int64_t task, int) {
     const std::int64_t chunk = task / kv_heads, kv_head = task % kv_heads, head = kv_head * group;
-    const std::int64_t begin = chunk * kChunk, rows = std::min(kChunk, kv_len - begin);
+    const std::int64_t begin = first + chunk * kChunk, rows = std::min(kChunk, kv_len - begin);
     const float* keys = input(step, 1) + begin * cols + kv_head * head_dim;
     const float* values = input(step, 2) + begin * cols + kv_head * head_dim;
     float* scores = all_scores + (chunk * heads + head) * kChunk;

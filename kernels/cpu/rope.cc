@@ -4,6 +4,7 @@
 #include "kernels/cpu/map.h"
 #include "kernels/cpu/tiles.h"
 #include "kernels/cpu/views.h"
+#include "kernels/rope_frequency.h"
 
 namespace graft::cpu {
 namespace {
@@ -26,9 +27,9 @@ struct Tables {
   }
   static std::size_t bytes(std::int64_t n, int threads) { return static_cast<std::size_t>((3 + 3 * threads) * n) * sizeof(double); }
 
-  void prepare(double theta, double sign) {
+  void prepare(const Rope& op, double sign) {
     for (std::int64_t i = 0; i < half; ++i) {
-      frequency[i] = std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));
+      frequency[i] = detail::rope_frequency(op, i);
       step_cosine[i] = std::cos(frequency[i]);
       step_sine[i] = sign * std::sin(frequency[i]);
     }
@@ -60,7 +61,7 @@ void run(const Rope& op, const Step& step, Context& context) {
   const double offset = static_cast<double>(op.offset) + (op.dynamic ? *step.in[1].as<const std::uint32_t>() : 0.0);
   const double sign = op.inverse ? -1.0 : 1.0;
   const detail::SegmentList segments = detail::rope_segments(op.segments, step.in);
-  Tables(step.workspace, half, 0).prepare(op.theta, sign);
+  Tables(step.workspace, half, 0).prepare(op, sign);
   Tile* tiles = reinterpret_cast<Tile*>(static_cast<char*>(step.workspace) + Tables::bytes(half, context.threads));
   const std::int64_t count = list_tiles(segments, Side::queries, tiles);
   parallel_tasks(step.in[0].size() < kElementGrain ? 1 : context.threads, count, [&](std::int64_t task, int thread) {

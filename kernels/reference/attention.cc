@@ -140,7 +140,8 @@ void run(const MultiHeadAttnGradV& op, const Step& step) {
 void run(const CachedAttention& op, const Step& step) {
   if (!step.out[0]) return;
   with_type(step.in[0], [&]<class T>() {
-    const detail::KeyRange keys{0, u32_scalar(step.in[3])};
+    const std::int64_t kv_len = u32_scalar(step.in[3]);
+    const detail::KeyRange keys{op.window > 0 ? std::max(kv_len - op.window, std::int64_t{0}) : 0, kv_len};
     const std::int64_t group = op.heads.heads / op.heads.kv_heads;
     for (std::int64_t head = 0; head < op.heads.heads; ++head) {
       const Query query{0, head, head / group, keys};

@@ -2,6 +2,7 @@
 
 #include "kernels/reference/kernels.h"
 #include "kernels/reference/views.h"
+#include "kernels/rope_frequency.h"
 #include "kernels/segments.h"
 
 namespace graft::reference {
@@ -15,7 +16,7 @@ void run(const Rope& op, const Step& step) {
     const std::int64_t offset = op.offset + (op.dynamic ? u32_scalar(step.in[1]) : 0);
     const detail::SegmentList segments = detail::rope_segments(op.segments, step.in);
     for (std::int64_t i = 0; i < half; ++i) {
-      const double frequency = std::pow(op.theta, -2.0 * static_cast<double>(i) / static_cast<double>(op.head_dim));
+      const double frequency = detail::rope_frequency(op, i);
       for (std::int64_t s = 0; s < segments.count(); ++s) {
         const auto [begin, end, kv_begin, kv_end] = segments[s];
         for (std::int64_t row = begin; row < end; ++row) {

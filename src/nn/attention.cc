@@ -18,6 +18,10 @@ void check_size(std::string_view config, std::string_view field, std::int64_t si
   if (size < 1) refuse(config, field, std::to_string(size) + ", must be at least 1");
 }
 
+void check_not_negative(std::string_view config, std::string_view field, std::int64_t size) {
+  if (size < 0) refuse(config, field, std::to_string(size) + ", must not be negative");
+}
+
 void check_heads(std::string_view config, std::int64_t hidden_size, std::int64_t num_heads, std::int64_t num_kv_heads,
                  std::int64_t head_dim, double rope_theta) {
   check_size(config, "hidden_size", hidden_size);
@@ -28,11 +32,6 @@ void check_heads(std::string_view config, std::int64_t hidden_size, std::int64_t
     refuse(config, "num_heads", std::to_string(num_heads) + " does not divide by num_kv_heads " + std::to_string(num_kv_heads));
   if (head_dim % 2 != 0) refuse(config, "head_dim", std::to_string(head_dim) + " is odd, rope rotates pairs");
   if (head_dim > 256) refuse(config, "head_dim", std::to_string(head_dim) + ", must be at most 256");
-  if (hidden_size != num_heads * head_dim) {
-    refuse(config, "hidden_size",
-           std::to_string(hidden_size) + " is not num_heads * head_dim = " + std::to_string(num_heads) + " * " +
-               std::to_string(head_dim));
-  }
   if (!(rope_theta > 0.0) || !std::isfinite(rope_theta))
     refuse(config, "rope_theta", "must be finite and above 0, got " + std::to_string(rope_theta));
 }
@@ -50,6 +49,7 @@ AttentionConfig checked(const AttentionConfig& c) {
     throw Error("AttentionConfig.kv_dim: " + std::to_string(c.kv_dim) +
                 " is not num_kv_heads * head_dim = " + std::to_string(c.num_kv_heads) + " * " + std::to_string(c.head_dim));
   }
+  detail::check_not_negative("AttentionConfig", "window", c.window);
   return c;
 }
 
@@ -63,30 +63,34 @@ CausalSelfAttention::CausalSelfAttention(Graph& graph, std::string_view name, co
     : num_heads(checked(config).num_heads),
       num_kv_heads(config.num_kv_heads),
       head_dim(config.head_dim),
-      rope_theta(config.rope_theta) {
-  q_proj = Linear(graph, child(name, "q_proj"), config.hidden_size, config.hidden_size);
-  k_proj = Linear(graph, child(name, "k_proj"), config.hidden_size, config.kv_dim);
-  v_proj = Linear(graph, child(name, "v_proj"), config.hidden_size, config.kv_dim);
-  o_proj = Linear(graph, child(name, "o_proj"), config.hidden_size, config.hidden_size, false, o_init);
+      rope_theta(config.rope_theta),
+      rope_scaling(config.rope_scaling),
+      window(config.window) {
+  const std::int64_t q_dim = num_heads * head_dim;
+  q_proj = Linear(graph, child(name, "q_proj"), config.hidden_size, q_dim, config.qkv_bias);
+  k_proj = Linear(graph, child(name, "k_proj"), config.hidden_size, config.kv_dim, config.qkv_bias);
+  v_proj = Linear(graph, child(name, "v_proj"), config.hidden_size, config.kv_dim, config.qkv_bias);
+  o_proj = Linear(graph, child(name, "o_proj"), q_dim, config.hidden_size, config.o_bias, o_init);
 }
 
 Value CausalSelfAttention::forward(Graph& graph, Value x, const Segments& segments) const {
-  const Value q = graph.rope(scoped(graph, "q_proj", q_proj, x), rope_theta, head_dim, segments);
-  const Value k = graph.rope(scoped(graph, "k_proj", k_proj, x), rope_theta, head_dim, segments);
+  const Value q = graph.rope(scoped(graph, "q_proj", q_proj, x), rope_theta, head_dim, segments, rope_scaling);
+  const Value k = graph.rope(scoped(graph, "k_proj", k_proj, x), rope_theta, head_dim, segments, rope_scaling);
   const Value v = scoped(graph, "v_proj", v_proj, x);
   AttentionOptions options;
   options.segments = segments;
+  options.window = window;
   const Value attended = graph.causal_attention(q, k, v, num_heads, num_kv_heads, head_dim, options);
   return scoped(graph, "o_proj", o_proj, attended);
 }
 
 Value CausalSelfAttention::decode(Graph& graph, Value x, KvCache& cache, Value kv_pos, Value kv_len) const {
-  const Value q = graph.rope_dynamic_offset(scoped(graph, "q_proj", q_proj, x), rope_theta, kv_pos, head_dim);
-  const Value k = graph.rope_dynamic_offset(scoped(graph, "k_proj", k_proj, x), rope_theta, kv_pos, head_dim);
+  const Value q = graph.rope_dynamic_offset(scoped(graph, "q_proj", q_proj, x), rope_theta, kv_pos, head_dim, {}, rope_scaling);
+  const Value k = graph.rope_dynamic_offset(scoped(graph, "k_proj", k_proj, x), rope_theta, kv_pos, head_dim, {}, rope_scaling);
   const Value v = scoped(graph, "v_proj", v_proj, x);
   cache.k = graph.cache_write(k, cache.k, kv_pos);
   cache.v = graph.cache_write(v, cache.v, kv_pos);
-  const Value attended = graph.cached_attention(q, cache.k, cache.v, kv_len, num_heads, num_kv_heads, head_dim);
+  const Value attended = graph.cached_attention(q, cache.k, cache.v, kv_len, num_heads, num_kv_heads, head_dim, {}, window);
   return scoped(graph, "o_proj", o_proj, attended);
 }
 

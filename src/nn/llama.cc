@@ -10,13 +10,13 @@ using detail::child;
 using detail::scoped;
 
 TransformerBlock::TransformerBlock(Graph& graph, std::string_view name, const AttentionConfig& attention, std::int64_t intermediate,
-                                   double norm_eps, double dropout_p, double residual_stddev)
+                                   double norm_eps, double dropout_p, double residual_stddev, bool mlp_bias)
     : dropout(dropout_p) {
   const Init residual = Init::normal(0.0, residual_stddev);
   input_layernorm = RMSNorm(graph, child(name, "input_layernorm"), attention.hidden_size, norm_eps);
   self_attn = CausalSelfAttention(graph, child(name, "self_attn"), attention, residual);
   post_attention_layernorm = RMSNorm(graph, child(name, "post_attention_layernorm"), attention.hidden_size, norm_eps);
-  mlp = SwiGLU(graph, child(name, "mlp"), attention.hidden_size, intermediate, residual);
+  mlp = SwiGLU(graph, child(name, "mlp"), attention.hidden_size, intermediate, residual, mlp_bias);
 }
 
 Value TransformerBlock::forward(Graph& graph, Value x, const Segments& segments) const {
@@ -54,6 +54,8 @@ LlamaConfig checked(LlamaConfig c) {
     c.head_dim = c.hidden_size / c.num_heads;
   }
   detail::check_heads(name, c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim, c.rope_theta);
+  detail::check_not_negative(name, "window", c.window);
+  detail::check_not_negative(name, "full_layers", c.full_layers);
   if (!(c.norm_eps > 0.0)) throw Error("LlamaConfig.norm_eps: must be above 0, got " + std::to_string(c.norm_eps));
   if (!(c.dropout >= 0.0 && c.dropout < 1.0))
     throw Error("LlamaConfig.dropout: must be in [0, 1), got " + std::to_string(c.dropout));
@@ -80,13 +82,17 @@ Llama::Llama(Graph& graph, const LlamaConfig& wanted) : config(checked(wanted)) 
   attention.num_kv_heads = config.num_kv_heads;
   attention.head_dim = config.head_dim;
   attention.rope_theta = config.rope_theta;
+  attention.rope_scaling = config.rope_scaling;
+  attention.qkv_bias = config.qkv_bias;
+  attention.o_bias = config.o_bias;
   // GPT-2: the 2·layers branches that add into the residual stream start smaller, so that their sum keeps the scale of one.
   const double residual_stddev = 0.02 / std::sqrt(2.0 * static_cast<double>(config.num_layers));
 
   embed_tokens = Embedding(graph, "model.embed_tokens", config.vocab_size, config.hidden_size);
   for (std::size_t i = 0; i < static_cast<std::size_t>(config.num_layers); ++i) {
+    attention.window = static_cast<std::int64_t>(i) < config.full_layers ? 0 : config.window;
     layers.emplace_back(graph, child("model", layer_name(i)), attention, config.intermediate_size, config.norm_eps, config.dropout,
-                        residual_stddev);
+                        residual_stddev, config.mlp_bias);
   }
   norm = RMSNorm(graph, "model.norm", config.hidden_size, config.norm_eps);
   if (!config.tie_embeddings) lm_head = Linear(graph, "lm_head", config.hidden_size, config.vocab_size);
@@ -127,8 +133,9 @@ Value Llama::decode(Graph& graph, Value id, std::vector<KvCache>& caches, Value 
 }
 
 std::int64_t Llama::parameter_count() const {
-  const std::int64_t h = config.hidden_size, kv = config.num_kv_heads * config.head_dim;
-  const std::int64_t attention = 2 * h * h + 2 * h * kv, mlp = 3 * h * config.intermediate_size, norms = 2 * h;
+  const std::int64_t h = config.hidden_size, q = config.num_heads * config.head_dim, kv = config.num_kv_heads * config.head_dim;
+  const std::int64_t attention = 2 * h * (q + kv) + (config.qkv_bias ? q + 2 * kv : 0) + (config.o_bias ? h : 0);
+  const std::int64_t inner = config.intermediate_size, mlp = 3 * h * inner + (config.mlp_bias ? 2 * inner + h : 0), norms = 2 * h;
   const std::int64_t heads = config.tie_embeddings ? 1 : 2;
   return heads * config.vocab_size * h + config.num_layers * (attention + mlp + norms) + h;
 }

@@ -31,10 +31,10 @@ LayerNorm::LayerNorm(Graph& graph, std::string_view name, std::int64_t dim, doub
 
 Value LayerNorm::forward(Graph& graph, Value x) const { return graph.layer_norm(x, weight, bias, eps); }
 
-SwiGLU::SwiGLU(Graph& graph, std::string_view name, std::int64_t hidden, std::int64_t intermediate, Init down_init)
-    : gate_proj(graph, child(name, "gate_proj"), hidden, intermediate),
-      up_proj(graph, child(name, "up_proj"), hidden, intermediate),
-      down_proj(graph, child(name, "down_proj"), intermediate, hidden, false, down_init) {}
+SwiGLU::SwiGLU(Graph& graph, std::string_view name, std::int64_t hidden, std::int64_t intermediate, Init down_init, bool with_bias)
+    : gate_proj(graph, child(name, "gate_proj"), hidden, intermediate, with_bias),
+      up_proj(graph, child(name, "up_proj"), hidden, intermediate, with_bias),
+      down_proj(graph, child(name, "down_proj"), intermediate, hidden, with_bias, down_init) {}
 
 Value SwiGLU::forward(Graph& graph, Value x) const {
   const Value gate = scoped(graph, "gate_proj", gate_proj, x);

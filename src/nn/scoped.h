@@ -24,4 +24,7 @@ void check_heads(std::string_view config, std::int64_t hidden_size, std::int64_t
 /// Throws `LlamaConfig.num_layers: 0, must be at least 1` for a size below 1.
 void check_size(std::string_view config, std::string_view field, std::int64_t size);
 
+/// Throws `LlamaConfig.window: -1, must not be negative` for one below 0.
+void check_not_negative(std::string_view config, std::string_view field, std::int64_t size);
+
 }  // namespace graft::nn::detail
