@@ -1,6 +1,7 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "graft/backend.h"
@@ -13,6 +14,23 @@ struct Segment {
   std::int64_t q_begin, q_end, kv_begin, kv_end;
   std::int64_t q_seq() const { return q_end - q_begin; }
   std::int64_t kv_seq() const { return kv_end - kv_begin; }
+};
+
+/// Where n sequences stand in caches; kv_len, kv_pos and slots are in host memory.
+struct CacheRows {
+  std::int64_t count, rows, max_seq;  ///< sequences, new rows of each, rows of each in the cache
+  const std::uint32_t* place;         ///< kv_len or kv_pos of each
+  const std::uint32_t* slots;         ///< null: in order
+
+  /// `cache`, `place`: inputs of the op; the slots, if any, come after `place`.
+  CacheRows(std::int64_t sequences, std::span<const TensorView> in, std::size_t cache, std::size_t at)
+      : count(in[at].size()),
+        rows(in[0].rows() / count),
+        max_seq(in[cache].rows() / (sequences > 0 ? sequences : count)),
+        place(in[at].as<const std::uint32_t>()),
+        slots(sequences > 0 ? in[at + 1].as<const std::uint32_t>() : nullptr) {}
+  /// The cache's first row of sequence s.
+  std::int64_t begin(std::int64_t s) const { return (slots ? slots[s] : s) * max_seq; }
 };
 
 /// The sequences of a SegmentLayout, in order. Offsets are read only when the layout is packed; they are in host memory.
@@ -29,8 +47,14 @@ class SegmentList {
       count_ = q_rows / layout.q_length;
     }
   }
+  /// Of cached attention: the queries and the filled rows of each sequence.
+  explicit SegmentList(const CacheRows& cache) : q_rows_(0), kv_rows_(0), count_(cache.count), cache_(cache) {}
   std::int64_t count() const { return count_; }
   Segment operator[](std::int64_t s) const {
+    if (cache_) {
+      const std::int64_t begin = cache_->begin(s);
+      return {s * cache_->rows, (s + 1) * cache_->rows, begin, begin + cache_->place[s]};
+    }
     switch (layout_.kind) {
       case SegmentLayout::Kind::single: break;
       case SegmentLayout::Kind::uniform:
@@ -45,7 +69,13 @@ class SegmentList {
   std::int64_t q_rows_, kv_rows_, count_ = 1;
   const std::uint32_t* q_offsets_ = nullptr;
   const std::uint32_t* kv_offsets_ = nullptr;
+  std::optional<CacheRows> cache_;
 };
+
+/// What the queries of a CachedAttention see: segments are those of its CacheRows.
+inline Mask cache_mask(const CachedAttention& op) {
+  return op.window > 0 ? Mask{Mask::Kind::window, op.window} : Mask{Mask::Kind::causal, 0};
+}
 
 /// in: q, k, v, …; if packed, the offsets come last.
 inline SegmentList attention_segments(const SegmentLayout& layout, std::span<const TensorView> in) {
@@ -56,6 +86,11 @@ inline SegmentList attention_segments(const SegmentLayout& layout, std::span<con
 inline SegmentList rope_segments(const SegmentLayout& layout, std::span<const TensorView> in) {
   const TensorView both[] = {in.back(), in.back()};
   return {layout, in[0].rows(), in[0].rows(), both};
+}
+
+/// The position of the first row of segment s.
+inline std::int64_t rope_offset(const Rope& op, std::span<const TensorView> in, std::int64_t s) {
+  return op.offset + (op.dynamic ? in[1].as<const std::uint32_t>()[in[1].size() == 1 ? 0 : s] : 0);
 }
 
 /// first ≤ j < last; empty when a query sees nothing.

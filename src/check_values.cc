@@ -16,6 +16,7 @@ struct Read {
   const char* what;
   std::int64_t bound;
   std::uint32_t ignore_index = kIgnoreIndex;
+  std::int64_t rows = 1;
 };
 using Reads = std::vector<Read>;
 
@@ -32,8 +33,16 @@ struct Rules {
     return {{1, ValueCheck::Kind::label, "label", graph.shape(node.inputs[0]).cols(), op.ignore_index}};
   }
   Reads operator()(const CrossEntropyGrad& op) const { return (*this)(op.loss); }
-  Reads operator()(const CacheWrite&) const { return {{2, ValueCheck::Kind::position, "position", rows(1)}}; }
-  Reads operator()(const CachedAttention&) const { return {{3, ValueCheck::Kind::length, "kv_len", rows(1)}}; }
+  /// `place`: the input that holds positions or lengths; the slots, if any, come next.
+  Reads cache(std::int64_t sequences, std::size_t place, ValueCheck::Kind kind, const char* what) const {
+    const std::int64_t count = graph.shape(node.inputs[place]).size();
+    const std::int64_t written = kind == ValueCheck::Kind::position ? rows(0) / count : 1;
+    Reads reads = {{place, kind, what, rows(1) / (sequences > 0 ? sequences : count), kIgnoreIndex, written}};
+    if (sequences > 0) reads.push_back({place + 1, ValueCheck::Kind::slot, "slot", sequences});
+    return reads;
+  }
+  Reads operator()(const CacheWrite& op) const { return cache(op.sequences, 2, ValueCheck::Kind::position, "position"); }
+  Reads operator()(const CachedAttention& op) const { return cache(op.sequences, 3, ValueCheck::Kind::length, "kv_len"); }
   Reads operator()(const Rope& op) const {
     if (op.segments.kind != SegmentLayout::Kind::packed) return {};
     return {{node.inputs.size() - 1, ValueCheck::Kind::offsets, "offsets", rows(0)}};
@@ -76,12 +85,12 @@ ValueCheck trace(const Graph& graph, Value v, ValueCheck check) {
 std::vector<ValueCheck> value_checks(const Plan& plan) {
   const Graph& graph = plan.graph();
   std::vector<ValueCheck> checks;
-  const auto key = [](const ValueCheck& c) { return std::tie(c.kind, c.bound, c.ignore_index, c.source, c.added); };
+  const auto key = [](const ValueCheck& c) { return std::tie(c.kind, c.bound, c.ignore_index, c.rows, c.source, c.added); };
   for (const std::int32_t n : plan.order()) {
     const Node& node = graph.nodes()[static_cast<std::size_t>(n)];
     for (const Read& read : std::visit(Rules{graph, node}, node.op)) {
       const ValueCheck check =
-          trace(graph, node.inputs[read.input], {read.kind, n, read.what, read.bound, read.ignore_index, -1, 0});
+          trace(graph, node.inputs[read.input], {read.kind, n, read.what, read.bound, read.ignore_index, read.rows, -1, 0});
       if (std::none_of(checks.begin(), checks.end(), [&](const ValueCheck& other) { return key(other) == key(check); }))
         checks.push_back(check);
     }
@@ -97,6 +106,7 @@ void check_values(const Graph& graph, const ValueCheck& check, std::span<const s
   for (std::size_t i = 0; i < values.size(); ++i) {
     const std::uint32_t value = values[i] + check.added;
     const bool outside = value >= check.bound;
+    const std::string sequence = values.size() > 1 ? " of sequence " + text(i) : "";
     switch (check.kind) {
       case ValueCheck::Kind::id:
         if (outside)
@@ -108,12 +118,19 @@ void check_values(const Graph& graph, const ValueCheck& check, std::span<const s
         }
         break;
       case ValueCheck::Kind::position:
-        if (outside) fail("position " + text(value) + " is outside the cache of " + text(check.bound) + " rows");
+        if (value > check.bound - check.rows) {
+          const std::string last = check.rows > 1 ? " to " + text(std::int64_t{value} + check.rows - 1) : "";
+          fail("position " + text(value) + last + sequence + " is outside the cache of " + text(check.bound) + " rows");
+        }
         break;
       case ValueCheck::Kind::length:
         if (value < 1 || value > check.bound) {
-          fail(check.what + (" must be from 1 to " + text(check.bound)) + ", the rows of the cache, got " + text(value));
+          fail(check.what + sequence + " must be from 1 to " + text(check.bound) + ", the rows of the cache, got " + text(value));
         }
+        break;
+      case ValueCheck::Kind::slot:
+        if (outside)
+          fail("slot " + text(value) + " at position " + text(i) + " is outside the cache of " + text(check.bound) + " sequences");
         break;
       case ValueCheck::Kind::offsets:
         if (i == 0 && value != 0) fail(check.what + (" must begin with 0, got " + text(value)));

@@ -12,8 +12,9 @@ struct ValueCheck {
   enum class Kind : std::uint8_t {
     id,        ///< each < bound, the rows of the table
     label,     ///< each < bound, the classes, or ignore_index
-    position,  ///< < bound, the rows of the cache
+    position,  ///< + rows ≤ bound, the rows of the cache
     length,    ///< from 1 to bound, the rows of the cache
+    slot,      ///< each < bound, the sequences of the cache
     offsets,   ///< first 0, never falling, last bound, the rows they split
   };
   Kind kind;
@@ -21,6 +22,7 @@ struct ValueCheck {
   const char* what;   ///< "q_offsets"
   std::int64_t bound;
   std::uint32_t ignore_index = kIgnoreIndex;
+  std::int64_t rows = 1;    ///< from a position on
   std::int32_t source;      ///< the input, state or constant they come from
   std::uint32_t added = 0;  ///< increments between source and node
 };

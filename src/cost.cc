@@ -40,9 +40,11 @@ struct Flops {
   double operator()(const MultiHeadAttnGradQ& op) const { return attention(op.attn, 3); }
   double operator()(const MultiHeadAttnGradK& op) const { return attention(op.attn, 3); }
   double operator()(const MultiHeadAttnGradV& op) const { return attention(op.attn, 2); }
+  /// As if every cache were full.
   double operator()(const CachedAttention& op) const {
-    const std::int64_t rows = graph.shape(node.inputs[1]).rows(), seen = op.window > 0 ? std::min(op.window, rows) : rows;
-    return 4 * static_cast<double>(seen * op.heads.heads * op.heads.head_dim);
+    const double max_seq =
+        static_cast<double>(graph.shape(node.inputs[1]).rows()) / (op.sequences > 0 ? static_cast<double>(op.sequences) : size(3));
+    return 4 * size(0) * (op.window > 0 ? std::min(max_seq, static_cast<double>(op.window)) : max_seq);
   }
   double operator()(const CrossEntropy&) const { return 4 * size(0); }
   double operator()(const GlobalNorm&) const {
@@ -67,8 +69,12 @@ Cost cost(const Graph& graph, const Node& node) {
   if (is_source(node.op) || is_view(node.op)) return result;
   for (std::size_t i = 0; i < node.inputs.size(); ++i) {
     const bool table = std::holds_alternative<Embedding>(node.op) && i == 0;  // only the rows looked up are read
-    const bool cache = std::holds_alternative<CacheWrite>(node.op) && i == 1;  // only one row is written
-    if (!cache) result.bytes += static_cast<double>(table ? node.outputs[0].bytes() : graph.type(node.inputs[i]).bytes());
+    const bool cache = std::holds_alternative<CacheWrite>(node.op) && i == 1;  // only the new rows are written
+    const auto* attention = std::get_if<CachedAttention>(&node.op);            // only the caches of its sequences are read
+    const bool part = attention && attention->sequences > 0 && (i == 1 || i == 2);
+    const double share =
+        part ? static_cast<double>(graph.shape(node.inputs[3]).size()) / static_cast<double>(attention->sequences) : 1.0;
+    if (!cache) result.bytes += share * static_cast<double>(table ? node.outputs[0].bytes() : graph.type(node.inputs[i]).bytes());
   }
   for (std::size_t slot = 0; slot < node.outputs.size(); ++slot)
     result.bytes += static_cast<double>(std::holds_alternative<CacheWrite>(node.op) ? graph.type(node.inputs[0]).bytes() : node.outputs[slot].bytes());

@@ -159,10 +159,14 @@ Value Graph::multi_head_attn(Value q, Value k, Value v, std::int64_t num_heads, 
   return attention(q, k, v, {num_heads, num_kv_heads, head_dim}, mask, !is_cross, options, "multi_head_attn", name);
 }
 
-Value Graph::cached_attention(Value q, Value k_cache, Value v_cache, Value kv_len, std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t head_dim,
-                              std::optional<double> scale, std::int64_t window, std::string_view name) {
-  const double made_scale = scale.value_or(head_dim > 0 ? 1.0 / std::sqrt(static_cast<double>(head_dim)) : 1.0);
-  return record(CachedAttention{{num_heads, num_kv_heads, head_dim}, made_scale, window}, {q, k_cache, v_cache, kv_len}, name);
+Value Graph::cached_attention(Value q, Value k_cache, Value v_cache, Value kv_len, std::int64_t num_heads,
+                              std::int64_t num_kv_heads, std::int64_t head_dim, const CacheOptions& options,
+                              std::string_view name) {
+  const double scale = options.scale.value_or(head_dim > 0 ? 1.0 / std::sqrt(static_cast<double>(head_dim)) : 1.0);
+  std::vector<Value> inputs{q, k_cache, v_cache, kv_len};
+  if (options.slots.sequences != 0) inputs.push_back(options.slots.slots);
+  return record(CachedAttention{{num_heads, num_kv_heads, head_dim}, scale, options.window, options.slots.sequences},
+                std::move(inputs), name);
 }
 
 Value Graph::rope(const Rope& op, Value x, Value offset, const Segments& segments, std::string_view name) {
@@ -186,7 +190,11 @@ Value Graph::rope_dynamic_offset(Value x, double theta, Value offset, std::int64
   return rope(Rope{theta, head_dim, 0, true, false, segments.layout, scaling}, x, offset, segments, name);
 }
 
-Value Graph::cache_write(Value row, Value cache, Value kv_pos, std::string_view name) { return record(CacheWrite{}, {row, cache, kv_pos}, name); }
+Value Graph::cache_write(Value rows, Value cache, Value kv_pos, const CacheSlots& slots, std::string_view name) {
+  std::vector<Value> inputs{rows, cache, kv_pos};
+  if (slots.sequences != 0) inputs.push_back(slots.slots);
+  return record(CacheWrite{slots.sequences}, std::move(inputs), name);
+}
 Value Graph::assign(Value value, Value state, std::string_view name) { return record(Assign{}, {value, state}, name); }
 
 }  // namespace graft

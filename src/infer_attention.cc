@@ -65,6 +65,25 @@ void require_scaling(const RopeScaling& s) {
   require(s.original_context >= 1, "original_context must be at least 1, got " + std::to_string(s.original_context));
 }
 
+/// `places`: kv_pos or kv_len, and the slots if the cache holds `sequences` that the rows do not all come from.
+void require_sequences(std::int64_t sequences, const Shape& rows, const char* what, const Shape& cache, InputTypes places,
+                       const char* place) {
+  require_u32(places[0], place);
+  require(places[0].shape.rank() <= 1 && places[0].shape.size() >= 1,
+          std::string(place) + " must be u32[] or a vector with a number for each sequence, got " + to_string(places[0]));
+  const std::int64_t count = places[0].shape.size();
+  require(sequences >= 0, "the cache's sequences must not be negative, got " + std::to_string(sequences));
+  if (sequences > 0) require_equal(places[1], places[0], (std::string("slots and ") + place).c_str());
+  const std::int64_t held = sequences > 0 ? sequences : count;
+  require(rows.rows() >= 1 && rows.rows() % count == 0,
+          std::string(what) + " must be equally many for each of " + std::to_string(count) + " sequences, got " + to_string(rows));
+  require(cache.rows() % held == 0,
+          "the cache must have equally many rows for each of " + std::to_string(held) + " sequences, got " + to_string(cache));
+  require(rows.rows() / count <= cache.rows() / held, std::string(what) + " must fit in the cache, got " +
+                                                          std::to_string(rows.rows() / count) + " rows a sequence and a cache of " +
+                                                          std::to_string(cache.rows() / held));
+}
+
 TensorType lse_type(const TensorType& q, const AttentionShape& heads) { return {q.dtype, {q.shape.rows(), heads.heads}}; }
 
 void require_gradient_inputs(const MultiHeadAttn& op, InputTypes in) {
@@ -116,32 +135,38 @@ Types infer(const Rope& op, InputTypes in) {
   require(op.theta > 0.0, "theta must be positive, got " + std::to_string(op.theta));
   require_scaling(op.scaling);
   require(op.offset >= 0, "offset must not be negative, got " + std::to_string(op.offset));
-  if (op.dynamic) require_u32_scalar(in[1], "the offset");
   if (packed) require_offsets(in[count - 1]);
   if (op.segments.kind == SegmentLayout::Kind::uniform) require_uniform(op.segments.q_length, x.rows(), "x");
+  if (op.dynamic) {
+    const std::int64_t segments = packed                                             ? in[count - 1].shape.size() - 1
+                                  : op.segments.kind == SegmentLayout::Kind::uniform ? x.rows() / op.segments.q_length
+                                                                                     : 1;
+    require_u32(in[1], "the offset");
+    require(in[1].shape.rank() == 0 || in[1].shape == Shape{segments},
+            "the offset must be u32[] or u32[" + std::to_string(segments) + "], one a segment, got " + to_string(in[1]));
+  }
   return {in[0]};
 }
 
 Types infer(const CachedAttention& op, InputTypes in) {
-  require_inputs(in, 4, 4);
+  require_inputs(in, 4 + std::size_t{op.sequences != 0}, 4 + std::size_t{op.sequences != 0});
   require_float(in.first(3));
   require_heads(op.heads);
   require_columns(in[0], op.heads.heads, op.heads.head_dim, "q");
-  require(in[0].shape.rows() == 1, "q must be one row, got " + to_string(in[0].shape));
   require_columns(in[1], op.heads.kv_heads, op.heads.head_dim, "k_cache");
   require_equal(in[1], in[2], "k_cache and v_cache");
   require(op.window >= 0, "window must not be negative, got " + std::to_string(op.window));
-  require_u32_scalar(in[3], "kv_len");
+  require_sequences(op.sequences, in[0].shape, "q", in[1].shape, in.subspan(3), "kv_len");
   return {in[0]};
 }
 
-Types infer(const CacheWrite&, InputTypes in) {
-  require_inputs(in, 3, 3);
+Types infer(const CacheWrite& op, InputTypes in) {
+  require_inputs(in, 3 + std::size_t{op.sequences != 0}, 3 + std::size_t{op.sequences != 0});
   require_float(in.first(2));
   require(in[1].shape.rank() == 2, "the cache must be a matrix, got " + to_string(in[1].shape));
-  const Shape row{1, in[1].shape.cols()};
-  require(in[0].shape == row, "the new row must be " + to_string(row) + " for a cache " + to_string(in[1].shape) + ", got " + to_string(in[0].shape));
-  require_u32_scalar(in[2], "kv_pos");
+  require(in[0].shape.rank() == 2 && in[0].shape.cols() == in[1].shape.cols(),
+          "the new rows must have the columns of the cache, got " + to_string(in[0].shape) + " and " + to_string(in[1].shape));
+  require_sequences(op.sequences, in[0].shape, "the new rows", in[1].shape, in.subspan(2), "kv_pos");
   return {in[1]};
 }
 

@@ -221,8 +221,10 @@ struct AttributesOf {
            (op.dynamic ? " dynamic" : "") + (op.inverse ? " inverse" : "") + segments(op.segments) + scaling(op.scaling);
   }
   std::string operator()(const CachedAttention& op) const {
-    return text(op.heads) + " scale=" + text(op.scale) + (op.window ? " window=" + std::to_string(op.window) : "");
+    return text(op.heads) + " scale=" + text(op.scale) + (op.window ? " window=" + std::to_string(op.window) : "") +
+           sequences(op.sequences);
   }
+  std::string operator()(const CacheWrite& op) const { return op.sequences ? sequences(op.sequences).substr(1) : ""; }
   std::string operator()(const UpdateScale& op) const { return "max_norm=" + text(op.max_norm); }
   std::string operator()(const LearningRate& op) const { return text(op.schedule); }
   std::string operator()(const SgdUpdate& op) const {
@@ -240,6 +242,7 @@ struct AttributesOf {
   std::string operator()(const T&) const { return ""; }
 
  private:
+  static std::string sequences(std::int64_t count) { return count ? " sequences=" + std::to_string(count) : ""; }
   static std::uint64_t digest(const std::vector<double>& values) {
     std::uint64_t h = 0xcbf29ce484222325u;
     for (double v : values)

@@ -186,7 +186,7 @@ TEST(Differentiate, RefusesOpsWithoutAGradientByName) {
   const Value v_cache = g.state("v_cache", {8, 4});
   const Value pos = g.input_u32("pos", {});
   const Value len = g.input_u32("len", {});
-  const Value attended = g.cached_attention(row, cache, v_cache, len, 2, 2, 2, {}, 0, "layer.attend");
+  const Value attended = g.cached_attention(row, cache, v_cache, len, 2, 2, 2, {}, "layer.attend");
   const Value written = g.cache_write(row, cache, pos, "k_cache.write");
   const Value loss_a = g.sum(attended), loss_w = g.sum(written);
   EXPECT_EQ(message_of([&] { differentiate(g, loss_a); }),

@@ -87,13 +87,55 @@ TEST_F(CheckValues, APositionOutsideTheCacheIsRefusedAndNothingRuns) {
   EXPECT_EQ(session.read("cache"), (Floats{7, 8, -1, -1, -1, -1, 1, 2}));
 }
 
+TEST_F(CheckValues, PositionsLengthsAndSlotsOfSequencesAreRefused) {
+  Graph g;
+  const Value cache = g.state("cache", {12, 2}, Init::fill(-1.0));  // three sequences of four rows
+  const CacheSlots slots = {3, g.input_u32("slots", {2})};
+  const Value now = g.cache_write(g.input("rows", {4, 2}), cache, g.input_u32("kv_pos", {2}), slots, "write");
+  g.output("y", g.cached_attention(g.constant({2, 2}, {1.0}), now, now, g.input_u32("kv_len", {2}), 1, 1, 2, {.slots = slots},
+                                   "attend"));
+  Session session(g, *backend);
+  const auto fails_with = [&](const U32s& kv_pos, const U32s& kv_len, const U32s& in_slots, const std::string& message) {
+    write_u32(session, "kv_pos", kv_pos);
+    write_u32(session, "kv_len", kv_len);
+    write_u32(session, "slots", in_slots);
+    EXPECT_EQ(message_of([&] { session.step(); }), message);
+    EXPECT_EQ(session.read("cache"), Floats(24, -1.0f)) << "nothing ran";
+  };
+  write(session, "rows", {1, 2, 3, 4, 5, 6, 7, 8});
+  fails_with({0, 3}, {1, 1}, {0, 1}, "cache_write \"write\": position 3 to 4 of sequence 1 is outside the cache of 4 rows");
+  fails_with({0xffffffffu, 2}, {1, 1}, {0, 1},
+             "cache_write \"write\": position 4294967295 to 4294967296 of sequence 0 is outside the cache of 4 rows");
+  fails_with({0, 2}, {1, 5}, {0, 1},
+             "cached_attention \"attend\": kv_len of sequence 1 must be from 1 to 4, the rows of the cache, got 5");
+  fails_with({0, 2}, {0, 4}, {0, 1},
+             "cached_attention \"attend\": kv_len of sequence 0 must be from 1 to 4, the rows of the cache, got 0");
+  fails_with({0, 2}, {1, 4}, {0, 3}, "cache_write \"write\": slot 3 at position 1 is outside the cache of 3 sequences");
+  write_u32(session, "slots", {2, 0});
+  session.step();
+  EXPECT_EQ(session.read("cache"),
+            (Floats{-1, -1, -1, -1, 5, 6, 7, 8, -1, -1, -1, -1, -1, -1, -1, -1, 1, 2, 3, 4, -1, -1, -1, -1}));
+}
+
+TEST_F(CheckValues, RowsWrittenAtOncePlaceAreCheckedForEachCache) {
+  Graph g;  // one kv_pos for a write of one row and one of three
+  const Value kv_pos = g.input_u32("kv_pos", {});
+  g.cache_write(g.constant({1, 1}, {1.0}), g.state("a", {4, 1}), kv_pos, "one");
+  g.cache_write(g.constant({3, 1}, {1.0}), g.state("b", {4, 1}), kv_pos, "three");
+  Session session(g, *backend);
+  session.write("kv_pos", 1);
+  session.step();
+  session.write("kv_pos", 2);
+  EXPECT_EQ(message_of([&] { session.step(); }), "cache_write \"three\": position 2 to 4 is outside the cache of 4 rows");
+}
+
 TEST_F(CheckValues, PositionsKeptInStatesAreCheckedAsTheyStand) {
   Graph g;
   const Value cache = g.state("cache", {2, 1});
   const Value position = g.state("position", {}, Init::zeros(), DType::u32);
   const Value now = g.cache_write(g.constant({1, 1}, {5.0}), cache, position, "write");
   const Value next = g.record(Increment{}, {position});
-  g.output("y", g.cached_attention(g.constant({1, 1}, {1.0}), now, now, next, 1, 1, 1, {}, 0, "attend"));
+  g.output("y", g.cached_attention(g.constant({1, 1}, {1.0}), now, now, next, 1, 1, 1, {}, "attend"));
   Session session(g, *backend);
   session.step();  // position 0, length 1
   session.step();  // position 1, length 2
@@ -109,7 +151,7 @@ TEST_F(CheckValues, LengthsAreCountedThroughIncrements) {
   const Value cache = g.state("cache", {2, 1});
   const Value position = g.state("position", {}, Init::zeros(), DType::u32);
   const Value next = g.record(Increment{}, {g.record(Increment{}, {position})});
-  g.output("y", g.cached_attention(g.constant({1, 1}, {1.0}), cache, cache, next, 1, 1, 1, {}, 0, "attend"));
+  g.output("y", g.cached_attention(g.constant({1, 1}, {1.0}), cache, cache, next, 1, 1, 1, {}, "attend"));
   Session session(g, *backend);
   session.step();
   EXPECT_EQ(message_of([&] { session.step(); }),
@@ -130,7 +172,7 @@ TEST_F(CheckValues, AStateThatIsAssignedIsCheckedByWhatItIsAssigned) {
 TEST_F(CheckValues, LengthsOutsideTheCacheAreRefused) {
   Graph g;
   const Value cache = g.state("cache", {4, 2});
-  g.output("y", g.cached_attention(g.constant({1, 2}, {1.0}), cache, cache, g.input_u32("kv_len", {}), 1, 1, 2, {}, 0, "attend"));
+  g.output("y", g.cached_attention(g.constant({1, 2}, {1.0}), cache, cache, g.input_u32("kv_len", {}), 1, 1, 2, {}, "attend"));
   Session session(g, *backend);
   for (const std::uint32_t bad : {0u, 5u}) {
     session.write("kv_len", bad);

@@ -367,6 +367,9 @@ TEST(CpuStep, KernelsKeepToTheirOutputsAndWorkspace) {
     for (const bool b : {false, true})
       run_step(MatMul{a, b}, {a ? f32({50, 131}) : f32({131, 50}), b ? f32({77, 50}) : f32({50, 77}), f32({77})});
   run_step(CachedAttention{{3, 3, 20}, 0.2}, {f32({1, 60}), f32({1000, 60}), f32({1000, 60}), u32});
+  const TensorType three = {DType::u32, {3}};
+  for (const std::int64_t t : {1, 70})
+    run_step(CachedAttention{{3, 1, 20}, 0.2}, {f32({3 * t, 60}), f32({900, 20}), f32({900, 20}), three});
   for (const std::int64_t head_dim : {1, 20, 64}) {
     const TensorType q = f32({140, 2 * head_dim}), k = f32({70, head_dim}), statistic = f32({140, 2});
     const MultiHeadAttn attn = {{2, 1, head_dim}, {Mask::Kind::causal}, 0.3, {SegmentLayout::Kind::uniform, 70, 35}};

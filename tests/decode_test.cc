@@ -81,7 +81,7 @@ TEST_P(Decode, OpsGiveTheRowsOfTheCausalPass) {
     const Value k_cache = decode.cache_write(k1, decode.state("k_cache", {kMaxSeq, kv_dim}, Init::fill(NAN)), pos);
     const Value v_cache =
         decode.cache_write(decode.input("v", {1, kv_dim}), decode.state("v_cache", {kMaxSeq, kv_dim}, Init::fill(NAN)), pos);
-    decode.output("y", decode.cached_attention(q1, k_cache, v_cache, len, h.heads, h.kv_heads, h.head_dim, kScale));
+    decode.output("y", decode.cached_attention(q1, k_cache, v_cache, len, h.heads, h.kv_heads, h.head_dim, {.scale = kScale}));
     Session step(typed(decode), *backend);
     const auto row = [](const std::vector<double>& all, std::int64_t i, std::int64_t cols) {
       return std::vector<double>(all.begin() + i * cols, all.begin() + (i + 1) * cols);

@@ -166,16 +166,24 @@ std::vector<BadInput> attention() {
       {"rope_llama3_context", [](Graph& g) { g.rope(g.input("x", {5, 4}), 10.0, 4, {}, {RopeScaling::Kind::llama3, 8.0, 1.0, 4.0, 0}); },
        R"(rope "rope_0": original_context must be at least 1, got 0)"},
       {"cached_window",
-       [](Graph& g) { g.cached_attention(g.input("q", {1, 4}), g.state("k", {8, 4}), g.state("v", {8, 4}), g.input_u32("n", {}), 1, 1, 4, {}, -1); },
+       [](Graph& g) { g.cached_attention(g.input("q", {1, 4}), g.state("k", {8, 4}), g.state("v", {8, 4}), g.input_u32("n", {}), 1, 1, 4, {.window = -1}); },
        R"(cached_attention "cached_attention_0": window must not be negative, got -1)"},
       {"rope_offset", [](Graph& g) { g.rope_with_offset(g.input("x", {5, 4}), 10.0, -1, 4); }, R"(rope "rope_0": offset must not be negative, got -1)"},
-      {"rope_dynamic_offset", [](Graph& g) { g.rope_dynamic_offset(g.input("x", {5, 4}), 10.0, g.input_u32("o", {1}), 4); },
-       R"(rope "rope_0": the offset must be u32[], got u32[1])"},
+      {"rope_dynamic_offset", [](Graph& g) { g.rope_dynamic_offset(g.input("x", {5, 4}), 10.0, g.input_u32("o", {2}), 4); },
+       R"(rope "rope_0": the offset must be u32[] or u32[1], one a segment, got u32[2])"},
+      {"rope_offsets_of_uniform_segments",
+       [](Graph& g) { g.rope_dynamic_offset(g.input("x", {6, 4}), 10.0, g.input_u32("o", {2}), 4, Segments::uniform(2)); },
+       R"(rope "rope_0": the offset must be u32[] or u32[3], one a segment, got u32[2])"},
+      {"rope_offsets_of_packed_segments",
+       [](Graph& g) { g.rope_dynamic_offset(g.input("x", {6, 4}), 10.0, g.input_u32("o", {2}), 4, Segments::packed(g.input_u32("s", {4}))); },
+       R"(rope "rope_0": the offset must be u32[] or u32[3], one a segment, got u32[2])"},
+      {"rope_offset_type", [](Graph& g) { g.rope_dynamic_offset(g.input("x", {6, 4}), 10.0, g.input("o", {}), 4); },
+       R"(rope "rope_0": the offset must be u32, got f32[])"},
       {"cached_attention_rows",
        [](Graph& g) {
-         g.cached_attention(g.input("q", {2, 4}), g.state("k", {8, 4}), g.state("v", {8, 4}), g.input_u32("n", {}), 1, 1, 4);
+         g.cached_attention(g.input("q", {3, 4}), g.state("k", {8, 4}), g.state("v", {8, 4}), g.input_u32("n", {2}), 1, 1, 4);
        },
-       R"(cached_attention "cached_attention_0": q must be one row, got [2, 4])"},
+       R"(cached_attention "cached_attention_0": q must be equally many for each of 2 sequences, got [3, 4])"},
       {"cached_attention_caches",
        [](Graph& g) {
          g.cached_attention(g.input("q", {1, 4}), g.state("k", {8, 4}), g.state("v", {9, 4}), g.input_u32("n", {}), 1, 1, 4);
@@ -183,9 +191,39 @@ std::vector<BadInput> attention() {
        R"(cached_attention "cached_attention_0": k_cache and v_cache differ, got f32[8, 4] and f32[9, 4])"},
       {"cached_attention_length",
        [](Graph& g) { g.cached_attention(g.input("q", {1, 4}), g.state("k", {8, 4}), g.state("v", {8, 4}), g.input("n", {}), 1, 1, 4); },
-       R"(cached_attention "cached_attention_0": kv_len must be u32[], got f32[])"},
+       R"(cached_attention "cached_attention_0": kv_len must be u32, got f32[])"},
+      {"cached_attention_length_rank",
+       [](Graph& g) { g.cached_attention(g.input("q", {1, 4}), g.state("k", {8, 4}), g.state("v", {8, 4}), g.input_u32("n", {1, 1}), 1, 1, 4); },
+       R"(cached_attention "cached_attention_0": kv_len must be u32[] or a vector with a number for each sequence, got u32[1, 1])"},
+      {"cached_attention_rows_of_caches",
+       [](Graph& g) { g.cached_attention(g.input("q", {3, 4}), g.state("k", {8, 4}), g.state("v", {8, 4}), g.input_u32("n", {3}), 1, 1, 4); },
+       R"(cached_attention "cached_attention_0": the cache must have equally many rows for each of 3 sequences, got [8, 4])"},
+      {"cached_attention_queries_fit",
+       [](Graph& g) { g.cached_attention(g.input("q", {10, 4}), g.state("k", {8, 4}), g.state("v", {8, 4}), g.input_u32("n", {2}), 1, 1, 4); },
+       R"(cached_attention "cached_attention_0": q must fit in the cache, got 5 rows a sequence and a cache of 4)"},
+      {"cached_attention_slots",
+       [](Graph& g) {
+         g.cached_attention(g.input("q", {2, 4}), g.state("k", {8, 4}), g.state("v", {8, 4}), g.input_u32("n", {2}), 1, 1, 4, {.slots = {4, g.input_u32("s", {1})}});
+       },
+       R"(cached_attention "cached_attention_0": slots and kv_len differ, got u32[1] and u32[2])"},
+      {"cached_attention_sequences",
+       [](Graph& g) {
+         g.cached_attention(g.input("q", {2, 4}), g.state("k", {8, 4}), g.state("v", {8, 4}), g.input_u32("n", {2}), 1, 1, 4, {.slots = {3, g.input_u32("s", {2})}});
+       },
+       R"(cached_attention "cached_attention_0": the cache must have equally many rows for each of 3 sequences, got [8, 4])"},
+      {"cached_attention_negative_sequences",
+       [](Graph& g) {
+         g.cached_attention(g.input("q", {2, 4}), g.state("k", {8, 4}), g.state("v", {8, 4}), g.input_u32("n", {2}), 1, 1, 4, {.slots = {-1, g.input_u32("s", {2})}});
+       },
+       R"(cached_attention "cached_attention_0": the cache's sequences must not be negative, got -1)"},
+      {"cache_write_rows", [](Graph& g) { g.cache_write(g.input("rows", {3, 4}), g.state("k", {8, 4}), g.input_u32("p", {2})); },
+       R"(cache_write "cache_write_0": the new rows must be equally many for each of 2 sequences, got [3, 4])"},
+      {"cache_write_rows_fit", [](Graph& g) { g.cache_write(g.input("rows", {9, 4}), g.state("k", {8, 4}), g.input_u32("p", {})); },
+       R"(cache_write "cache_write_0": the new rows must fit in the cache, got 9 rows a sequence and a cache of 8)"},
+      {"cache_write_position", [](Graph& g) { g.cache_write(g.input("row", {1, 4}), g.state("k", {8, 4}), g.input("p", {})); },
+       R"(cache_write "cache_write_0": kv_pos must be u32, got f32[])"},
       {"cache_write_row", [](Graph& g) { g.cache_write(g.input("row", {1, 5}), g.state("k", {8, 4}), g.input_u32("p", {})); },
-       R"(cache_write "cache_write_0": the new row must be [1, 4] for a cache [8, 4], got [1, 5])"},
+       R"(cache_write "cache_write_0": the new rows must have the columns of the cache, got [1, 5] and [8, 4])"},
       {"cache_write_to_an_input", [](Graph& g) { g.cache_write(g.input("row", {1, 4}), g.input("k", {8, 4}), g.input_u32("p", {})); },
        R"(cache_write "cache_write_0": overwrites "k", which is not a state or parameter)"},
   };
@@ -289,7 +327,7 @@ TEST(GraphEffects, AnOverwrittenStateIsNotReadAgain) {
   const std::string say = R"(reads "cache.k" after "write" overwrote it, use the value that "write" returned)";
   expect_error(
       [&] {
-        g.cached_attention(g.input("q", {1, 4}), cache, written, pos, 1, 1, 4, {}, 0, "attn");
+        g.cached_attention(g.input("q", {1, 4}), cache, written, pos, 1, 1, 4, {}, "attn");
       },
       R"(cached_attention "attn": )" + say);
   expect_error([&] { g.cache_write(g.find("row"), cache, pos, "again"); }, R"(cache_write "again": )" + say);

@@ -184,9 +184,52 @@ OpCase cached(const std::string& name, std::int64_t max_seq, std::int64_t heads,
           [=](Graph& g) {
             const Value q = g.input("q", {1, heads * dim});
             const Value k = g.input("k", {max_seq, kv_heads * dim}), v = g.input("v", {max_seq, kv_heads * dim});
-            g.output("out", g.cached_attention(q, k, v, g.input_u32("kv_len", {}), heads, kv_heads, dim, scale, window));
+            g.output("out", g.cached_attention(q, k, v, g.input_u32("kv_len", {}), heads, kv_heads, dim, {.scale = scale, .window = window}));
           },
           {{"kv_len", {kv_len}}}};
+}
+
+/// t queries of each of the sequences whose kv_len is given; with slots, in caches of `sequences`.
+struct Batch {
+  std::string name;
+  std::int64_t t, max_seq, heads, kv_heads, dim;
+  std::vector<double> kv_len;
+  std::int64_t window = 0, sequences = 0;
+  std::vector<double> slots = {};
+};
+
+OpCase cached(const Batch& batch) {
+  OpCase made = {"cached_attention_" + batch.name,
+                 [=](Graph& g) {
+                   const auto n = static_cast<std::int64_t>(batch.kv_len.size());
+                   const std::int64_t rows = batch.max_seq * (batch.sequences > 0 ? batch.sequences : n),
+                                      cols = batch.kv_heads * batch.dim;
+                   const Value q = g.input("q", {n * batch.t, batch.heads * batch.dim});
+                   const Value k = g.input("k", {rows, cols}), v = g.input("v", {rows, cols}), kv_len = g.input_u32("kv_len", {n});
+                   CacheOptions options;
+                   options.window = batch.window;
+                   if (batch.sequences > 0) options.slots = {batch.sequences, g.input_u32("slots", {n})};
+                   g.output("out", g.cached_attention(q, k, v, kv_len, batch.heads, batch.kv_heads, batch.dim, options));
+                 },
+                 {{"kv_len", batch.kv_len}}};
+  if (batch.sequences > 0) made.inputs["slots"] = batch.slots;
+  return made;
+}
+
+/// `t` rows for each of the positions given; with slots, into a cache of `sequences`.
+OpCase written(const std::string& name, std::int64_t t, std::int64_t max_seq, const std::vector<double>& kv_pos,
+               std::int64_t sequences = 0, const std::vector<double>& slots = {}) {
+  OpCase made = {"cache_write_" + name,
+                 [=](Graph& g) {
+                   const auto n = static_cast<std::int64_t>(kv_pos.size());
+                   const Value cache = g.state("cache", {max_seq * (sequences > 0 ? sequences : n), 5}, Init::normal(0.0, 1.0));
+                   const Value rows = g.input("rows", {n * t, 5}), at = g.input_u32("kv_pos", {n});
+                   g.output("out", sequences > 0 ? g.cache_write(rows, cache, at, CacheSlots{sequences, g.input_u32("slots", {n})})
+                                                 : g.cache_write(rows, cache, at));
+                 },
+                 {{"kv_pos", kv_pos}}};
+  if (sequences > 0) made.inputs["slots"] = slots;
+  return made;
 }
 
 OpCase written(const std::string& name, std::int64_t max_seq, double kv_pos) {
@@ -274,6 +317,25 @@ OpCases cases(std::type_identity<Rope>) {
       rope("llama3_scaling_inverse", {5, 8}, {.head_dim = 8, .inverse = true, .segments = {}, .scaling = {RopeScaling::Kind::llama3, 8.0, 1.0, 4.0, 128}}, 70),
       rope("long", {300, 48}, {.head_dim = 24, .segments = {}}),
   };
+  const Offsets offsets = {9, 0, 4};
+  all.push_back(
+      {"rope_offset_a_row",
+       [](Graph& g) {
+         g.output("out", g.rope_dynamic_offset(g.input("x", {3, 8}), 50.0, g.input_u32("offset", {3}), 4, Segments::uniform(1)));
+       },
+       {{"offset", offsets}}});
+  all.push_back(
+      {"rope_offset_a_uniform_segment",
+       [](Graph& g) {
+         g.output("out", g.rope_dynamic_offset(g.input("x", {6, 8}), 50.0, g.input_u32("offset", {3}), 4, Segments::uniform(2)));
+       },
+       {{"offset", offsets}}});
+  all.push_back({"rope_offset_a_packed_segment",
+                 [](Graph& g) {
+                   const Segments segments = Segments::packed(g.input_u32("segments", {4}));
+                   g.output("out", g.rope_dynamic_offset(g.input("x", {80, 4}), 50.0, g.input_u32("offset", {3}), 4, segments));
+                 },
+                 {{"offset", offsets}, {"segments", {0, 70, 70, 80}}}});
   all.push_back({"rope_graph_methods",
                  [](Graph& g) {
                    const Value x = g.input("x", {4, 8}), offset = g.input_u32("offset", {});
@@ -304,11 +366,36 @@ OpCases cases(std::type_identity<CachedAttention>) {
   OpCase large = cached("large_logits", 6, 2, 1, 4, 5, 0.5);
   large.fills["q"] = large.fills["k"] = {Fill::Kind::normal, 0.0, 6.0};
   all.push_back(large);
+  const Batch batches[] = {
+      {"batch", 1, 7, 4, 2, 3, {5, 1, 7}},
+      {"batch_long", 1, 600, 4, 1, 24, {600, 3, 256, 257, 80}},
+      {"batch_slots", 1, 6, 2, 1, 8, {4, 6}, 0, 5, {3, 0}},
+      {"batch_window", 1, 9, 4, 2, 5, {9, 3, 4}, 4},
+      {"batch_window_1", 1, 9, 2, 2, 4, {7, 1}, 1},
+      {"batch_window_long", 1, 700, 2, 1, 16, {690, 300, 20}, 290},
+      {"chunk", 4, 9, 4, 2, 6, {7}},
+      {"chunk_from_0", 4, 6, 2, 1, 3, {4}},
+      {"chunk_longer_than_kv_len", 4, 6, 2, 1, 3, {2}},
+      {"chunk_full", 5, 5, 2, 1, 3, {5}},
+      {"chunk_window", 5, 12, 4, 2, 5, {11}, 3},
+      {"chunk_tiles", 70, 200, 4, 2, 20, {150}},
+      {"chunk_tiles_window", 70, 200, 2, 1, 16, {170}, 40},
+      {"chunks", 3, 8, 4, 1, 7, {3, 8, 5}},
+      {"chunks_tiles", 66, 140, 2, 1, 16, {66, 140}},
+      {"chunk_slot", 3, 7, 2, 2, 8, {6}, 0, 4, {2}},
+      {"chunks_slots", 3, 7, 4, 2, 8, {6, 3}, 2, 5, {4, 1}},
+  };
+  for (const Batch& batch : batches) all.push_back(cached(batch));
   return all;
 }
 
 OpCases cases(std::type_identity<CacheWrite>) {
   OpCases all = {written("first_row", 4, 0), written("middle_row", 4, 2), written("last_row", 4, 3), written("only_row", 1, 0)};
+  all.push_back(written("batch", 1, 4, {2, 0, 3}));
+  all.push_back(written("chunk", 3, 7, {4}));
+  all.push_back(written("chunks", 2, 4, {2, 0, 1}));
+  all.push_back(written("slots", 1, 4, {2, 3}, 5, {3, 1}));
+  all.push_back(written("chunks_slots", 3, 5, {2, 0}, 3, {2, 0}));
   all.push_back({"cache_write_then_read",
                  [](Graph& g) {
                    const Value k = g.state("k", {4, 6}, Init::normal(0.0, 1.0)), v = g.state("v", {4, 6}, Init::normal(0.0, 1.0));

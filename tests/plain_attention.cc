@@ -133,11 +133,11 @@ double scaled(double frequency, const RopeScaling& s) {
 Tensors run(const Rope& op, const Tensors& in, Tensors out) {
   const Tensor& x = in[0];
   const Tensor* offsets = op.segments.kind == SegmentLayout::Kind::packed ? &in.back() : nullptr;
-  const double first = static_cast<double>(op.offset) + (op.dynamic ? in[1][0] : 0);
   const std::int64_t dim = op.head_dim;
   for (std::int64_t row = 0; row < x.rows(); ++row) {
+    const Place place = place_of(row, x.rows(), op.segments.kind, op.segments.q_length, offsets);
     const double position =
-        first + static_cast<double>(place_of(row, x.rows(), op.segments.kind, op.segments.q_length, offsets).index);
+        static_cast<double>(op.offset + place.index) + (op.dynamic ? in[1][in[1].shape.size() > 1 ? place.segment : 0] : 0);
     for (std::int64_t head = 0; head < x.cols() / dim; ++head)
       for (std::int64_t i = 0; i < dim / 2; ++i) {
         double angle = position * scaled(std::pow(op.theta, -2.0 * static_cast<double>(i) / static_cast<double>(dim)), op.scaling);
@@ -151,14 +151,30 @@ Tensors run(const Rope& op, const Tensors& in, Tensors out) {
 }
 
 Tensors run(const CachedAttention& op, const Tensors& in, Tensors out) {
-  const auto kv_len = static_cast<std::int64_t>(in[3][0]);
-  const std::int64_t first = op.window > 0 && op.window < kv_len ? kv_len - op.window : 0;
-  const auto filled = [&](const Tensor& cache) {
-    return Tensor{{kv_len - first, cache.cols()}, {cache.values.begin() + first * cache.cols(), cache.values.begin() + kv_len * cache.cols()}};
-  };
-  const Tensors seen = {in[0], filled(in[1]), filled(in[2])};
-  return {run(MultiHeadAttn{op.heads, {}, op.scale, {}}, seen,
-              {out[0], {{1, op.heads.heads}, std::vector<double>(static_cast<std::size_t>(op.heads.heads))}})[0]};
+  const std::int64_t dim = op.heads.head_dim, group = op.heads.heads / op.heads.kv_heads, count = in[3].shape.size(),
+                     each = in[0].rows() / count;
+  const std::int64_t max_seq = in[1].rows() / (op.sequences > 0 ? op.sequences : count);
+  for (std::int64_t i = 0; i < in[0].rows(); ++i) {
+    const std::int64_t s = i / each, base = max_seq * (op.sequences > 0 ? static_cast<std::int64_t>(in[4][s]) : s);
+    const std::int64_t end = static_cast<std::int64_t>(in[3][s]) - each + i % each + 1;
+    const std::int64_t begin = std::max<std::int64_t>(0, op.window > 0 ? end - op.window : 0);
+    for (std::int64_t h = 0; h < op.heads.heads; ++h) {
+      std::vector<double> scores;
+      for (std::int64_t j = begin; j < end; ++j) {
+        scores.push_back(0);
+        for (std::int64_t d = 0; d < dim; ++d)
+          scores.back() += op.scale * in[0].at(i, h * dim + d) * in[1].at(base + j, h / group * dim + d);
+      }
+      double largest = -INFINITY, sum = 0;
+      for (const double score : scores) largest = std::max(largest, score);
+      for (const double score : scores) sum += std::exp(score - largest);
+      for (std::int64_t j = begin; j < end; ++j) {
+        const double weight = std::exp(scores[static_cast<std::size_t>(j - begin)] - largest) / sum;
+        for (std::int64_t d = 0; d < dim; ++d) out[0].at(i, h * dim + d) += weight * in[2].at(base + j, h / group * dim + d);
+      }
+    }
+  }
+  return out;
 }
 
 }  // namespace graft::testing::plain

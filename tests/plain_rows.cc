@@ -145,9 +145,15 @@ Tensors run(const CrossEntropyGrad& op, const Tensors& in, Tensors out) {
 
 Tensors run(const Assign&, const Tensors& in, Tensors) { return {in[0]}; }
 
-Tensors run(const CacheWrite&, const Tensors& in, Tensors) {
+Tensors run(const CacheWrite& op, const Tensors& in, Tensors) {
   Tensor cache = in[1];
-  for (std::int64_t j = 0; j < cache.cols(); ++j) cache.at(static_cast<std::int64_t>(in[2][0]), j) = in[0][j];
+  const std::int64_t count = in[2].shape.size(), each = in[0].rows() / count;
+  const std::int64_t max_seq = cache.rows() / (op.sequences > 0 ? op.sequences : count);
+  for (std::int64_t i = 0; i < in[0].rows(); ++i) {
+    const std::int64_t s = i / each, slot = op.sequences > 0 ? static_cast<std::int64_t>(in[3][s]) : s;
+    const std::int64_t to = slot * max_seq + static_cast<std::int64_t>(in[2][s]) + i % each;
+    for (std::int64_t j = 0; j < cache.cols(); ++j) cache.at(to, j) = in[0].at(i, j);
+  }
   return {cache};
 }
 

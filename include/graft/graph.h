@@ -46,6 +46,18 @@ struct AttentionOptions {
   Segments segments = {};
 };
 
+/// Which of the sequences that a cache holds the rows are; see CachedAttention in ops.h. By default the cache holds those of the rows,
+/// in order.
+struct CacheSlots {
+  std::int64_t sequences = 0;  ///< in the cache
+  Value slots = {};            ///< u32, like kv_pos
+};
+struct CacheOptions {
+  std::optional<double> scale = {};  ///< default 1/√head_dim
+  std::int64_t window = 0;           ///< above 0: a query sees itself and the window − 1 keys before it
+  CacheSlots slots = {};
+};
+
 struct CrossEntropyOptions {
   Reduction reduction = Reduction::mean;
   double label_smoothing = 0.0;
@@ -159,20 +171,22 @@ class Graph {
   /// (is_cross true, full unless options.mask says causal). Slot 1 of the node returned is the lse, [q_seq, H].
   Value multi_head_attn(Value q, Value k, Value v, std::int64_t num_heads, std::int64_t num_kv_heads, std::int64_t head_dim,
                         bool is_cross, const AttentionOptions& options = {}, std::string_view name = {});
-  /// One new token, q [1, H·D], attends to the first kv_len (u32 []) rows of caches [max_seq, Hkv·D], with a window above 0 only to
-  /// the last `window` of them. Not differentiable.
+  /// One new token, q [1, H·D], attends to the first kv_len (u32 []) rows of caches [max_seq, Hkv·D]; or t new tokens of each of n
+  /// sequences, q [n·t, H·D], to caches [n·max_seq, Hkv·D] by kv_len [n]. See CachedAttention in ops.h. Not differentiable.
   Value cached_attention(Value q, Value k_cache, Value v_cache, Value kv_len, std::int64_t num_heads, std::int64_t num_kv_heads,
-                         std::int64_t head_dim, std::optional<double> scale = {}, std::int64_t window = 0, std::string_view name = {});
+                         std::int64_t head_dim, const CacheOptions& options = {}, std::string_view name = {});
   /// Rotary embedding from position 0 of each segment. x [seq, heads·head_dim], head_dim even.
   Value rope(Value x, double theta, std::int64_t head_dim, const Segments& segments = {}, const RopeScaling& scaling = {},
              std::string_view name = {});
   Value rope_with_offset(Value x, double theta, std::int64_t offset, std::int64_t head_dim, const Segments& segments = {},
                          const RopeScaling& scaling = {}, std::string_view name = {});
-  /// Positions start at offset[0], a u32 [] read at the step.
+  /// Positions start at offset[0], a u32 [] read at the step, or in segment s at offset[s], a u32 [n].
   Value rope_dynamic_offset(Value x, double theta, Value offset, std::int64_t head_dim, const Segments& segments = {},
                             const RopeScaling& scaling = {}, std::string_view name = {});
-  /// Writes row [1, c] at kv_pos (u32 []) of a state [max_seq, c]; use the value returned, the old one is refused from here on.
-  Value cache_write(Value row, Value cache, Value kv_pos, std::string_view name = {});
+  /// Writes row [1, c] at kv_pos (u32 []) of a state [max_seq, c], or rows [n·t, c] from kv_pos (u32 [n]) of n sequences in a state
+  /// [n·max_seq, c] on; use the value returned, the old one is refused from here on.
+  Value cache_write(Value rows, Value cache, Value kv_pos, std::string_view name = {}) { return cache_write(rows, cache, kv_pos, CacheSlots{}, name); }
+  Value cache_write(Value rows, Value cache, Value kv_pos, const CacheSlots& slots, std::string_view name = {});
   /// Overwrites a state with a value of the same type; use the value returned.
   Value assign(Value value, Value state, std::string_view name = {});
 

@@ -228,18 +228,27 @@ struct RopeScaling {
 /// Rotary embedding (Su et al. 2021), halves rotated as in Hugging Face Llama: in each head, with i < D/2, f = theta^(−2i/D), scaled, and
 /// a = (offset + row in its segment)·f:  out[i] = x[i]·cos a − x[i + D/2]·sin a,  out[i + D/2] = x[i + D/2]·cos a + x[i]·sin a.
 /// `inverse` rotates by −a, which is the gradient.
-/// in: x [seq, H·D]; if dynamic: offset u32 [], added to the static one; if packed: offsets u32 [n + 1]   out: like x
+/// in: x [seq, H·D]; if dynamic: offset u32 [] or one number a segment [n], added to the static one; if packed: offsets u32 [n + 1]
+/// out: like x
 struct Rope { double theta = 10000.0; std::int64_t head_dim = 2; std::int64_t offset = 0; bool dynamic = false; bool inverse = false; SegmentLayout segments; RopeScaling scaling = {}; };
 
-/// One new token attends to the first kv_len rows of the caches, with a window above 0 only to the last `window` of them.
-/// in: q [1, H·D], k_cache, v_cache [max_seq, Hkv·D], kv_len u32 []   out: [1, H·D].  1 ≤ kv_len ≤ max_seq is checked at the step.
+/// The newest t tokens of each of n sequences attend to the tokens so far: query i of a sequence sees the rows j ≤ p = kv_len − t + i of
+/// its cache (as a causal mask, aligned bottom-right), with a window above 0 only j > p − window. A query that sees nothing gives 0.
+/// A cache stacks the rows of its sequences, max_seq each: of these n, in order, or of `sequences` where that is above 0; then slots
+/// u32, like kv_len, say which of them each is.
+/// in: q [n·t, H·D], k_cache, v_cache [n·max_seq, Hkv·D], kv_len u32 [n] (n = 1: or []), slots   out: like q
+/// 1 ≤ kv_len ≤ max_seq and slot < sequences are checked at the step.
 struct CachedAttention {
-  AttentionShape heads; double scale = 1.0; std::int64_t window = 0;
+  AttentionShape heads; double scale = 1.0; std::int64_t window = 0; std::int64_t sequences = 0;
   static constexpr std::string_view no_gradient = "it decodes from a cache that is overwritten; train with causal_attention or multi_head_attn";
 };
-/// cache[kv_pos] = row.   in: row [1, c], cache [max_seq, c] (a state), kv_pos u32 []   out: the cache itself, overwritten.
-/// kv_pos < max_seq is checked at the step, before anything is written.
-struct CacheWrite { static constexpr std::string_view no_gradient = "it overwrites its cache; train with causal_attention or multi_head_attn"; };
+/// Rows kv_pos … kv_pos + t − 1 of each of n sequences = its t new rows; what a cache holds, and `sequences`, as in CachedAttention.
+/// in: rows [n·t, c], cache [n·max_seq, c] (a state), kv_pos u32 [n] (n = 1: or []), slots   out: the cache itself, overwritten.
+/// kv_pos + t ≤ max_seq is checked at the step, before anything is written. Of one sequence named twice the last rows stay.
+struct CacheWrite {
+  std::int64_t sequences = 0;
+  static constexpr std::string_view no_gradient = "it overwrites its cache; train with causal_attention or multi_head_attn";
+};
 
 // ---- updates: effects on states ---------------------------------------------------------------------------------------
 // An update whose `scale` is not finite leaves everything as it was: that is how a step with a non-finite loss or gradient is skipped.

@@ -267,6 +267,15 @@ void run(const MultiHeadAttn& op, const Step& step, Context& context) {
                 [&](const Tile& tile, std::int64_t head, const Scratch& s) { attend(p, step, tile, head, s); });
 }
 
+void attend_to_caches(const CachedAttention& op, const Step& step, const Context& context) {
+  const MultiHeadAttn attn{op.heads, detail::cache_mask(op), op.scale, {}};
+  const Problem p(attn, step.in, detail::SegmentList(detail::CacheRows(op.sequences, step.in, 1, 3)));
+  const TensorView outputs[] = {step.out[0], {}};  // no lse
+  const Step both{step.node, step.in, outputs, step.workspace};
+  for_each_tile(p, step.workspace, context.threads, Side::queries,
+                [&](const Tile& tile, std::int64_t head, const Scratch& s) { attend(p, both, tile, head, s); });
+}
+
 void run(const MultiHeadAttnGradQ& op, const Step& step, Context& context) {
   if (!is_f32(step)) return reference::run(op, step);
   attention_gradients(op.attn, step.in, {output(step), nullptr, nullptr}, step.workspace, context);
@@ -303,8 +312,7 @@ void run(const AttnDelta& op, const Step& step, Context& context) {
 std::size_t workspace(const MultiHeadAttn& op, const Graph& graph, const Node& node, int threads) {
   const std::int64_t q_rows = graph.shape(node.inputs[0]).rows(), kv_rows = graph.shape(node.inputs[1]).rows();
   const std::int64_t tiles = max_tiles(op.segments, q_rows, std::max(q_rows, kv_rows), graph.shape(node.inputs.back()));
-  return static_cast<std::size_t>(threads * AttentionScratch::floats(op.heads.head_dim)) * sizeof(float) +
-         static_cast<std::size_t>(tiles) * sizeof(Tile);
+  return attention_workspace(op.heads.head_dim, tiles, threads);
 }
 
 }  // namespace graft::cpu

@@ -16,6 +16,8 @@ struct AttentionProblem {
   float scale;
 
   AttentionProblem(const MultiHeadAttn& op, std::span<const TensorView> inputs)
+      : AttentionProblem(op, inputs, detail::attention_segments(op.segments, inputs)) {}
+  AttentionProblem(const MultiHeadAttn& op, std::span<const TensorView> inputs, const detail::SegmentList& list)
       : attn(op),
         in(inputs),
         heads(op.heads.heads),
@@ -25,7 +27,7 @@ struct AttentionProblem {
         group(heads / kv_heads),
         q_cols(heads * head_dim),
         kv_cols(kv_heads * head_dim),
-        segments(detail::attention_segments(op.segments, inputs)),
+        segments(list),
         scale(static_cast<float>(op.scale)) {}
 
   /// From this row and head on, of an input like q, like k, or with a number a head.
@@ -148,6 +150,12 @@ inline void write_rows(const AttentionProblem& p, const float* from, std::int64_
 
 inline void clear(float* rows, std::int64_t n) { std::fill_n(rows, n, 0.0f); }
 
+/// Bytes of scratch memory for all threads, and a list of tiles.
+inline std::size_t attention_workspace(std::int64_t head_dim, std::int64_t tiles, int threads) {
+  return static_cast<std::size_t>(threads * AttentionScratch::floats(head_dim)) * sizeof(float) +
+         static_cast<std::size_t>(tiles) * sizeof(Tile);
+}
+
 /// Calls body(tile, head, scratch) for all tiles and heads, the last tiles first: with a causal mask they have most to do.
 template <class Body>
 void for_each_tile(const AttentionProblem& p, void* workspace, int threads, Side side, const Body& body) {
@@ -163,6 +171,9 @@ template <class Body>
 void for_segment_tiles(std::int64_t index, std::int64_t begin, std::int64_t end, const Body& body) {
   for (std::int64_t row = begin; row < end; row += kTileRows) body(Tile{index, row, std::min(kTileRows, end - row)});
 }
+
+/// Cached attention with several queries a sequence, by the tiles of multi-head attention.
+void attend_to_caches(const CachedAttention& op, const Step& step, const Context& context);
 
 /// The gradients of attention that are not null; `in` as of MultiHeadAttnGradQ. The same bits together as one by one.
 struct AttentionGradients {

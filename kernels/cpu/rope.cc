@@ -58,7 +58,6 @@ void run(const Rope& op, const Step& step, Context& context) {
   if (!is_f32(step)) return reference::run(op, step);
   if (!step.out[0]) return;
   const std::int64_t cols = step.in[0].cols(), half = op.head_dim / 2;
-  const double offset = static_cast<double>(op.offset) + (op.dynamic ? *step.in[1].as<const std::uint32_t>() : 0.0);
   const double sign = op.inverse ? -1.0 : 1.0;
   const detail::SegmentList segments = detail::rope_segments(op.segments, step.in);
   Tables(step.workspace, half, 0).prepare(op, sign);
@@ -67,7 +66,8 @@ void run(const Rope& op, const Step& step, Context& context) {
   parallel_tasks(step.in[0].size() < kElementGrain ? 1 : context.threads, count, [&](std::int64_t task, int thread) {
     const Tile& tile = tiles[task];
     Tables tables(step.workspace, half, thread);
-    tables.start(offset + static_cast<double>(tile.begin - segments[tile.segment].q_begin), sign);
+    const std::int64_t position = detail::rope_offset(op, step.in, tile.segment) + tile.begin - segments[tile.segment].q_begin;
+    tables.start(static_cast<double>(position), sign);
     for (std::int64_t row = tile.begin; row < tile.begin + tile.rows; ++row) {
       tables.advance();
       for (std::int64_t head = row * cols; head < (row + 1) * cols; head += op.head_dim) {

@@ -26,14 +26,13 @@ struct Query {
 
 /// Calls f(query) for each row and head, in a fixed order.
 template <class F>
-void for_each_query(const MultiHeadAttn& attn, std::span<const TensorView> in, F&& f) {
-  const std::int64_t group = attn.heads.heads / attn.heads.kv_heads;
-  const detail::SegmentList segments = detail::attention_segments(attn.segments, in);
+void for_each_query(const AttentionShape& heads, const Mask& mask, const detail::SegmentList& segments, F&& f) {
+  const std::int64_t group = heads.heads / heads.kv_heads;
   for (std::int64_t s = 0; s < segments.count(); ++s) {
     const detail::Segment segment = segments[s];
     for (std::int64_t i = 0; i < segment.q_seq(); ++i) {
-      const auto [first, last] = detail::visible_keys(attn.mask, i, segment.q_seq(), segment.kv_seq());
-      for (std::int64_t head = 0; head < attn.heads.heads; ++head) {
+      const auto [first, last] = detail::visible_keys(mask, i, segment.q_seq(), segment.kv_seq());
+      for (std::int64_t head = 0; head < heads.heads; ++head) {
         f(Query{segment.q_begin + i, head, head / group, {segment.kv_begin + first, segment.kv_begin + last}});
       }
     }
@@ -66,7 +65,7 @@ template <class T, class F>
 void for_each_pair(const MultiHeadAttn& attn, const Step& step, F&& f) {
   const TensorView &q = step.in[0], &k = step.in[1], &v = step.in[2], &dout = step.in[4];
   const T scale = static_cast<T>(attn.scale);
-  for_each_query(attn, step.in, [&](const Query& query) {
+  for_each_query(attn.heads, attn.mask, detail::attention_segments(attn.segments, step.in), [&](const Query& query) {
     const std::int64_t index = query.row * attn.heads.heads + query.head;
     const T lse = step.in[3].as<const T>()[index], delta = step.in[5].as<const T>()[index];
     const auto q_row = const_head_of<T>(q, attn.heads, query.row, query.head);
@@ -83,7 +82,7 @@ void for_each_pair(const MultiHeadAttn& attn, const Step& step, F&& f) {
 
 void run(const MultiHeadAttn& op, const Step& step) {
   with_type(step.in[0], [&]<class T>() {
-    for_each_query(op, step.in, [&](const Query& query) {
+    for_each_query(op.heads, op.mask, detail::attention_segments(op.segments, step.in), [&](const Query& query) {
       const T lse = attend(op.heads, static_cast<T>(op.scale), step.in[0], step.in[1], step.in[2], step.out[0], query);
       if (step.out[1]) step.out[1].as<T>()[query.row * op.heads.heads + query.head] = lse;
     });
@@ -140,13 +139,10 @@ void run(const MultiHeadAttnGradV& op, const Step& step) {
 void run(const CachedAttention& op, const Step& step) {
   if (!step.out[0]) return;
   with_type(step.in[0], [&]<class T>() {
-    const std::int64_t kv_len = u32_scalar(step.in[3]);
-    const detail::KeyRange keys{op.window > 0 ? std::max(kv_len - op.window, std::int64_t{0}) : 0, kv_len};
-    const std::int64_t group = op.heads.heads / op.heads.kv_heads;
-    for (std::int64_t head = 0; head < op.heads.heads; ++head) {
-      const Query query{0, head, head / group, keys};
+    const detail::SegmentList segments(detail::CacheRows(op.sequences, step.in, 1, 3));
+    for_each_query(op.heads, detail::cache_mask(op), segments, [&](const Query& query) {
       attend(op.heads, static_cast<T>(op.scale), step.in[0], step.in[1], step.in[2], step.out[0], query);
-    }
+    });
   });
 }
 

@@ -13,12 +13,12 @@ void run(const Rope& op, const Step& step) {
     const auto x = const_matrix<T>(step.in[0]);
     auto out = matrix<T>(step.out[0]);
     const std::int64_t half = op.head_dim / 2;
-    const std::int64_t offset = op.offset + (op.dynamic ? u32_scalar(step.in[1]) : 0);
     const detail::SegmentList segments = detail::rope_segments(op.segments, step.in);
     for (std::int64_t i = 0; i < half; ++i) {
       const double frequency = detail::rope_frequency(op, i);
       for (std::int64_t s = 0; s < segments.count(); ++s) {
         const auto [begin, end, kv_begin, kv_end] = segments[s];
+        const std::int64_t offset = detail::rope_offset(op, step.in, s);
         for (std::int64_t row = begin; row < end; ++row) {
           const double angle = static_cast<double>(offset + row - begin) * frequency;
           const T cosine = static_cast<T>(std::cos(angle)), sine = static_cast<T>(op.inverse ? -std::sin(angle) : std::sin(angle));

@@ -90,7 +90,7 @@ Value CausalSelfAttention::decode(Graph& graph, Value x, KvCache& cache, Value k
   const Value v = scoped(graph, "v_proj", v_proj, x);
   cache.k = graph.cache_write(k, cache.k, kv_pos);
   cache.v = graph.cache_write(v, cache.v, kv_pos);
-  const Value attended = graph.cached_attention(q, cache.k, cache.v, kv_len, num_heads, num_kv_heads, head_dim, {}, window);
+  const Value attended = graph.cached_attention(q, cache.k, cache.v, kv_len, num_heads, num_kv_heads, head_dim, {.window = window});
   return scoped(graph, "o_proj", o_proj, attended);
 }
 
