@@ -18,22 +18,30 @@ std::vector<Row> bench_attention(const Settings& settings) {
       const std::string name = "D" + text(head_dim) + " T" + text(length) + " causal";
       if (name.find(settings.only) == std::string::npos || (head_dim == 128 && length == 16384)) continue;
       Graph g(1);
-      const Value q = g.parameter("q", {length, kHeads * head_dim}, Init::normal(0, 1)), k = g.parameter("k", {length, kKvHeads * head_dim}, Init::normal(0, 1)),
-                  v = g.parameter("v", {length, kKvHeads * head_dim}, Init::normal(0, 1)), weight = g.parameter("dout", {length, kHeads * head_dim}, Init::normal(0, 1));
+      const Value q = g.parameter("q", {length, kHeads * head_dim}, Init::normal(0, 1)),
+                  k = g.parameter("k", {length, kKvHeads * head_dim}, Init::normal(0, 1)),
+                  v = g.parameter("v", {length, kKvHeads * head_dim}, Init::normal(0, 1)),
+                  weight = g.parameter("dout", {length, kHeads * head_dim}, Init::normal(0, 1));
       const Value loss = g.sum(g.mul(g.causal_attention(q, k, v, kHeads, kKvHeads, head_dim), weight));
       differentiate(g, loss, {q, k, v}, true);
       Session session(g, *settings.backend);
-      std::vector<std::function<double()>> sides = {[&] { return timed([&] { session.step(); }); }, [&] { return ceiling.product(); }};
-      const bool peer_can = length <= 4096 && !settings.peers.empty();
-      if (peer_can) {
-        const nlohmann::json setup = {{"length", length}, {"head_dim", head_dim}, {"heads", kHeads}, {"kv_heads", kKvHeads}, {"causal", true}};
-        settings.peers[0].second->ask("attention " + setup.dump());
-        sides.push_back([&] { return settings.peers[0].second->run(); });
+      std::vector<std::function<double()>> sides = {[&] { return timed([&] { session.step(); }); },
+                                                    [&] { return ceiling.product(); }};
+      std::vector<std::string> peers;
+      for (const PeerSide& side : settings.peers) {
+        if (side.setup != "step" || length > 4096) continue;
+        const nlohmann::json setup = {
+            {"length", length}, {"head_dim", head_dim}, {"heads", kHeads}, {"kv_heads", kKvHeads}, {"causal", true}};
+        side.peer->ask("attention " + setup.dump());
+        sides.push_back([peer = side.peer] { return peer->run(); });
+        peers.push_back(side.peer->description());
       }
       const std::vector<double> times = alternate(sides, length > 4096 ? 3 : settings.rounds);
-      const double flops = 3.5 * 4 * static_cast<double>(kHeads * head_dim) * static_cast<double>(length) * static_cast<double>(length) / 2;
+      const double flops =
+          3.5 * 4 * static_cast<double>(kHeads * head_dim) * static_cast<double>(length) * static_cast<double>(length) / 2;
       const double rate = flops / times[0], limit = CeilingProbe::kProductFlops / times[1];
-      Row row{"attention", name, times[0], peer_can ? times[2] : 0, {}};
+      Row row{"attention", name, times[0], {}, {}};
+      for (std::size_t i = 0; i < peers.size(); ++i) row.peers.emplace_back(peers[i], times[i + 2]);
       row.more["GFLOP/s"] = rate / 1e9;
       row.more["% of GEMM"] = 100 * rate / limit;
       row.more["arena + workspace MB"] = static_cast<double>(session.plan().arena_bytes() + session.plan().workspace_bytes()) / 1e6;
@@ -50,10 +58,12 @@ std::vector<Row> bench_gemm(const Settings& settings) {
   };
   std::vector<Row> rows;
   CeilingProbe ceiling(*settings.backend);
-  for (const Shape3 s : {Shape3{1024, 1024, 1024, false, false}, Shape3{2048, 1024, 384, false, false}, Shape3{2048, 384, 1024, false, true},
-                         Shape3{384, 1024, 2048, true, false}, Shape3{2048, 384, 384, false, false}, Shape3{768, 344, 128, false, false},
-                         Shape3{768, 65, 128, false, true}, Shape3{1, 1408, 512, false, false}}) {
-    const std::string name = text(s.m) + "x" + text(s.n) + "x" + text(s.k) + (s.transpose_a ? " at" : "") + (s.transpose_b ? " bt" : "");
+  for (const Shape3 s :
+       {Shape3{1024, 1024, 1024, false, false}, Shape3{2048, 1024, 384, false, false}, Shape3{2048, 384, 1024, false, true},
+        Shape3{384, 1024, 2048, true, false}, Shape3{2048, 384, 384, false, false}, Shape3{768, 344, 128, false, false},
+        Shape3{768, 65, 128, false, true}, Shape3{1, 1408, 512, false, false}}) {
+    const std::string name =
+        text(s.m) + "x" + text(s.n) + "x" + text(s.k) + (s.transpose_a ? " at" : "") + (s.transpose_b ? " bt" : "");
     if (name.find(settings.only) == std::string::npos) continue;
     Graph g(1);
     const Value a = g.parameter("a", s.transpose_a ? Shape{s.k, s.m} : Shape{s.m, s.k}, Init::uniform(-1, 1));
@@ -65,11 +75,12 @@ std::vector<Row> bench_gemm(const Settings& settings) {
     const std::vector<double> times = alternate({[&] {
                                                    return timed([&] {
                                                             for (int i = 0; i < repeat; ++i) session.step();
-                                                          }) / repeat;
+                                                          }) /
+                                                          repeat;
                                                  },
                                                  [&] { return ceiling.product(); }},
                                                 settings.rounds);
-    Row row{"gemm", name, times[0], 0, {}};
+    Row row{"gemm", name, times[0], {}, {}};
     row.more["GFLOP/s"] = flops / times[0] / 1e9;
     row.more["% of 1024^3"] = 100 * flops / times[0] / (CeilingProbe::kProductFlops / times[1]);
     rows.push_back(row);
@@ -95,11 +106,13 @@ std::vector<Row> bench_decode(const Settings& settings) {
   session.write("kv_pos", static_cast<std::uint32_t>(kCache - 1));
   session.write("kv_len", static_cast<std::uint32_t>(kCache));
   CeilingProbe ceiling(*settings.backend);
-  const std::vector<double> times = alternate({[&] { return timed([&] { session.step(); }); }, [&] { return ceiling.read(); }}, settings.rounds * 3);
+  const std::vector<double> times =
+      alternate({[&] { return timed([&] { session.step(); }); }, [&] { return ceiling.read(); }}, settings.rounds * 3);
   const double weights = 4.0 * static_cast<double>(model.parameter_count());
-  const double cache = 2.0 * 4.0 * static_cast<double>(config.num_layers * kCache * config.num_kv_heads * (config.hidden_size / config.num_heads));
+  const double cache =
+      2.0 * 4.0 * static_cast<double>(config.num_layers * kCache * config.num_kv_heads * (config.hidden_size / config.num_heads));
   const double rate = (weights + cache) / times[0], limit = CeilingProbe::kReadBytes / times[1];
-  Row row{"decode", "28M, 4k cache, f32", times[0], 0, {}};
+  Row row{"decode", "28M, 4k cache, f32", times[0], {}, {}};
   row.more["tokens/s"] = 1 / times[0];
   row.more["GB/s"] = rate / 1e9;
   row.more["read GB/s"] = limit / 1e9;

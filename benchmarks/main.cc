@@ -1,6 +1,8 @@
 // graft's benchmarks: `./dev bench --help`.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <thread>
 
@@ -23,100 +25,137 @@ std::string today() {
   return text;
 }
 
-std::string figure(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, value >= 1000 ? "%.0f" : value >= 10 ? "%.1f" : "%.2f", value);
-  return text;
+/// "AMD EPYC" → "amd-epyc", for a file's name.
+std::string slug(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (std::isalnum(static_cast<unsigned char>(c)) != 0) {
+      out += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    } else if (!out.empty() && out.back() != '-') {
+      out += '-';
+    }
+  }
+  while (out.ends_with('-')) out.pop_back();
+  return out;
 }
 
-void print(const Row& row) {
-  std::printf("%-10s %-24s", row.bench.c_str(), row.name.c_str());
-  if (row.seconds > 0) std::printf(" %10s ms", figure(row.seconds * 1e3).c_str());
-  if (row.peer_seconds > 0) std::printf("  %5.2fx the peer's speed (%s ms)", row.peer_seconds / row.seconds, figure(row.peer_seconds * 1e3).c_str());
-  for (const auto& [name, value] : row.more.items()) std::printf("  %s %s", figure(value.get<double>()).c_str(), name.c_str());
-  std::printf("\n");
-  std::fflush(stdout);
+std::string compiler() {
+#if defined(__clang__)
+  return "clang++ " + std::to_string(__clang_major__) + "." + std::to_string(__clang_minor__);
+#else
+  return "g++ " + std::to_string(__GNUC__) + "." + std::to_string(__GNUC_MINOR__);
+#endif
 }
+
+nlohmann::ordered_json read_json(const std::string& file) {
+  std::ifstream in(file);
+  if (!in) throw graft::Error("cannot read \"" + file + "\"");
+  return nlohmann::ordered_json::parse(in);
+}
+
+void write_text(const std::filesystem::path& file, const std::string& text) {
+  std::ofstream out(file);
+  out << text;
+  if (!out.flush()) throw graft::Error("cannot write \"" + file.string() + "\"");
+}
+
+const std::vector<std::string> kBenches = {"step", "scaling", "attention", "gemm", "memory", "decode", "start"};
 
 int run(int argc, char** argv) {
   CLI::App app{"Benchmarks of graft on the cpu backend. Both sides of a comparison alternate in one run; figures are medians."};
-  std::vector<std::string> benches;
-  std::string python, json_file;
-  std::string peers = "step";
+  std::vector<std::string> benches, pythons;
+  std::string out_folder, table_of, child;
   Settings settings;
-  bool child = false;
-  app.add_option("bench", benches, "step, attention, gemm, memory, decode (default: all)")->check(CLI::IsMember({"step", "attention", "gemm", "memory", "decode"}));
-  app.add_option("--peer", python, "a Python that has PyTorch: measured beside graft");
-  app.add_option("--peer-modes", peers, "step (eager), compiled, or step,compiled")->capture_default_str()->check(CLI::IsMember({"step", "compiled", "step,compiled"}));
+  bool compiled = true;
+  int child_steps = 1;
+  std::string list;
+  for (const std::string& bench : kBenches) list += (list.empty() ? "" : ", ") + bench;
+  app.add_option("bench", benches, list + " (default: all)")->check(CLI::IsMember(kBenches));
+  app.add_option(
+      "--peer", pythons,
+      "a Python that has PyTorch, measured beside graft; may be given several times. For ./dev bench also: torch (the newest, from "
+      "PyPI), debian (that of the distribution); both are installed when missing");
+  app.add_flag("--compiled,!--no-compiled", compiled, "peers of version 2 and newer also run with torch.compile (default: yes)");
   app.add_option("--threads", settings.threads, "0: all")->capture_default_str()->check(CLI::NonNegativeNumber);
-  app.add_option("--rounds", settings.rounds, "runs of each side after a warm-up")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--rounds", settings.rounds, "runs of each side after a warm-up")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app.add_option("--only", settings.only, "only cases whose name holds this");
-  app.add_option("--json", json_file, "write the figures to this file");
-  app.add_flag("--child", child)->group("");
+  app.add_option("--out", out_folder,
+                 "write the figures to FOLDER/<processor>-<date>.json, with a chart as .svg beside it; rows of an earlier run of "
+                 "that day stay");
+  app.add_option("--table", table_of, "print the README's table of such a file, and measure nothing");
+  app.add_option("--child", child)->group("");
+  app.add_option("--child-steps", child_steps)->group("");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
+  if (!table_of.empty()) {
+    std::fputs(markdown_table(read_json(table_of)).c_str(), stdout);
+    return 0;
+  }
   if (settings.threads == 0) settings.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  if (child) return memory_child(settings.threads);
+  if (!child.empty()) return training_child(child, settings.threads, child_steps);
 
-  const auto wants = [&](const std::string& name) { return benches.empty() || std::find(benches.begin(), benches.end(), name) != benches.end(); };
+  const auto wants = [&](const std::string& name) {
+    return benches.empty() || std::find(benches.begin(), benches.end(), name) != benches.end();
+  };
   const std::unique_ptr<graft::Backend> backend = graft::cpu_backend(settings.threads);
   settings.backend = backend.get();
-  std::printf("%s, %s, %s\n", backend->description().c_str(), processor().c_str(), today().c_str());
+  std::printf("%s, %s, %s, %s\n", backend->description().c_str(), compiler().c_str(), processor().c_str(), today().c_str());
   std::vector<Row> rows;
   const auto add = [&](std::vector<Row> more) {
     for (Row& row : more) {
-      print(row);
+      row.print();
       rows.push_back(std::move(row));
     }
   };
   const std::string script = std::string(GRAFT_SOURCE_DIR) + "/benchmarks/peer_torch.py";
-  std::string peer_text;
-  const auto make_peer = [&] {
-    auto peer = std::make_unique<Peer>(python, script, settings.threads);
-    peer_text = peer->description();
-    return peer;
-  };
-  if (wants("memory")) {  // first: the peer's process must be fresh
-    std::unique_ptr<Peer> peer;
-    if (!python.empty()) settings.peers = {{"step", (peer = make_peer()).get()}};
-    add(bench_memory(settings, argv[0]));
-    settings.peers.clear();
-  }
   std::vector<std::unique_ptr<Peer>> running;
-  if (!python.empty())
-    for (const std::string& mode : CLI::detail::split(peers, ',')) {
-      running.push_back(make_peer());
-      settings.peers.emplace_back(mode, running.back().get());
+  const auto start_peers = [&](bool with_compiled) {  // a process for each way of running a step
+    settings.peers.clear();
+    running.clear();
+    for (const std::string& python : pythons) {
+      running.push_back(std::make_unique<Peer>(python, script, settings.threads));
+      settings.peers.push_back({"step", running.back().get()});
+      if (!with_compiled || running.back()->description().starts_with("torch 1.")) continue;
+      running.push_back(std::make_unique<Peer>(python, script, settings.threads));
+      settings.peers.push_back({"compiled", running.back().get()});
     }
+  };
+  start_peers(false);
+  if (wants("memory")) add(bench_memory(settings, argv[0]));  // first: the peer's process must be fresh
+  if (wants("start")) add(bench_start(settings, argv[0]));
   if (wants("gemm")) add(bench_gemm(settings));
   if (wants("attention")) add(bench_attention(settings));
   if (wants("decode")) add(bench_decode(settings));
-  if (wants("step")) add(bench_step(settings));
+  if (wants("scaling")) add(bench_scaling(settings));
+  if (wants("step")) {
+    start_peers(compiled);
+    add(bench_step(settings));
+  }
 
-  if (!json_file.empty()) {
-    nlohmann::ordered_json out;
-    out["date"] = today();
-    out["processor"] = processor();
-    out["backend"] = backend->description();
-    out["threads"] = settings.threads;
-    out["rounds"] = settings.rounds;
-    out["peer"] = peer_text;
+  if (!out_folder.empty()) {
+    nlohmann::ordered_json results = {
+        {"date", today()},        {"processor", processor()},    {"backend", backend->description()},
+        {"compiler", compiler()}, {"threads", settings.threads}, {"results", nlohmann::ordered_json::array()}};
     for (const Row& row : rows) {
-      nlohmann::ordered_json r = {{"bench", row.bench}, {"case", row.name}};
-      if (row.seconds > 0) r["ms"] = row.seconds * 1e3;
-      if (row.peer_seconds > 0) {
-        r["peer ms"] = row.peer_seconds * 1e3;
-        r["times the peer's speed"] = row.peer_seconds / row.seconds;
-      }
-      r.update(row.more);
-      out["results"].push_back(r);
+      results["results"].push_back(row.to_json());
+      results["results"].back()["rounds"] = settings.rounds;
     }
-    std::ofstream file(json_file);
-    file << out.dump(2) << "\n";
-    if (!file.flush()) throw graft::Error("--json: cannot write \"" + json_file + "\"");
+    std::filesystem::create_directories(out_folder);
+    const std::filesystem::path file = std::filesystem::path(out_folder) / (slug(processor()) + "-" + today() + ".json");
+    if (std::filesystem::exists(file)) {
+      nlohmann::ordered_json whole = read_json(file.string());
+      merge_results(whole, results);
+      results = whole;
+    }
+    write_text(file, results.dump(2) + "\n");
+    const std::string chart = svg_chart(results);
+    if (!chart.empty()) write_text(std::filesystem::path(file).replace_extension(".svg"), chart);
+    std::printf("written to %s\n", file.string().c_str());
   }
   return 0;
 }

@@ -1,24 +1,25 @@
 #pragma once
 #include <algorithm>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "benchmarks/peer.h"
+#include "benchmarks/results.h"
 #include "graft/graft.h"
 
-/// One line of a result table. Times are medians; the sides of a comparison alternate within one run.
-struct Row {
-  std::string bench, name;
-  double seconds = 0, peer_seconds = 0;  ///< peer_seconds 0: there was no peer
-  nlohmann::ordered_json more;           ///< further figures by name: "GFLOP/s", "tokens/s", …
+/// A peer's process and how it runs a training step: "step" (eager) or "compiled".
+struct PeerSide {
+  std::string setup;
+  Peer* peer = nullptr;
+  /// "torch 2.15.0, eager".
+  std::string label() const { return peer->description() + (setup == "step" ? ", eager" : ", " + setup); }
 };
 
 struct Settings {
   int threads = 0, rounds = 7;
   std::string only;  ///< part of a case's name; "" for all
-  std::vector<std::pair<std::string, Peer*>> peers;  ///< command that sets a step up ("step", "compiled") and who does it
+  std::vector<PeerSide> peers;
   graft::Backend* backend = nullptr;
 };
 
@@ -36,8 +37,12 @@ std::vector<double> alternate(const std::vector<std::function<double()>>& sides,
 class CeilingProbe {
  public:
   explicit CeilingProbe(graft::Backend& backend);
-  double product() { return timed([&] { product_->step(); }); }
-  double read() { return timed([&] { read_->step(); }); }
+  double product() {
+    return timed([&] { product_->step(); });
+  }
+  double read() {
+    return timed([&] { read_->step(); });
+  }
   static constexpr double kProductFlops = 2.0 * 1024 * 1024 * 1024;
   static constexpr double kReadBytes = 8192.0 * 8192.0 * 4.0;
 
@@ -45,11 +50,16 @@ class CeilingProbe {
   std::unique_ptr<graft::Session> product_, read_;
 };
 
+/// Configurations S, M, L and W in f32, and in bf16 beside their own f32.
 std::vector<Row> bench_step(const Settings& settings);
+/// Configuration M with one thread and with all.
+std::vector<Row> bench_scaling(const Settings& settings);
 std::vector<Row> bench_attention(const Settings& settings);
 std::vector<Row> bench_gemm(const Settings& settings);
 std::vector<Row> bench_decode(const Settings& settings);
 /// Peak resident memory of a process that trains config L for three steps; the peer's has run nothing else.
 std::vector<Row> bench_memory(const Settings& settings, const std::string& self);
-/// What `bench_memory` runs in a process of its own; prints its peak in bytes.
-int memory_child(int threads);
+/// From the start of a process to the end of its first training step, config S.
+std::vector<Row> bench_start(const Settings& settings, const std::string& self);
+/// What bench_memory and bench_start run in a process of its own: trains config `name`, prints its peak memory in bytes.
+int training_child(const std::string& name, int threads, int steps);

@@ -1,5 +1,6 @@
 #include "benchmarks/peer.h"
 
+#include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -9,13 +10,12 @@
 
 Peer::Peer(const std::string& python, const std::string& script, int threads) {
   int to[2], from[2];
-  if (pipe(to) != 0 || pipe(from) != 0) throw graft::Error("peer: cannot make a pipe");
+  if (pipe2(to, O_CLOEXEC) != 0 || pipe2(from, O_CLOEXEC) != 0) throw graft::Error("peer: cannot make a pipe");
   std::signal(SIGPIPE, SIG_IGN);
   process_ = fork();
   if (process_ == 0) {
     dup2(to[0], STDIN_FILENO);
     dup2(from[1], STDOUT_FILENO);
-    for (int fd : {to[0], to[1], from[0], from[1]}) close(fd);
     const std::string count = std::to_string(threads);
     execlp(python.c_str(), python.c_str(), script.c_str(), count.c_str(), static_cast<char*>(nullptr));
     _exit(127);

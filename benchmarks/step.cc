@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstdio>
 
 #include "benchmarks/measure.h"
 
@@ -21,15 +22,22 @@ constexpr std::array kCases = {
     StepCase{"W", 4096, 256, 8, 512, 8, 8, 4, 1408},
 };
 
-nlohmann::json json_of(const StepCase& c) {
-  return {{"vocab", c.vocab},   {"context", c.context}, {"batch", c.batch},       {"hidden", c.hidden},
-          {"layers", c.layers}, {"heads", c.heads},     {"kv_heads", c.kv_heads}, {"intermediate", c.intermediate}};
+nlohmann::json json_of(const StepCase& c, bool bf16 = false) {
+  return {{"vocab", c.vocab},
+          {"context", c.context},
+          {"batch", c.batch},
+          {"hidden", c.hidden},
+          {"layers", c.layers},
+          {"heads", c.heads},
+          {"kv_heads", c.kv_heads},
+          {"intermediate", c.intermediate},
+          {"dtype", bf16 ? "bf16" : "f32"}};
 }
 
 /// A session that trains, its inputs written.
 class TrainingStep {
  public:
-  TrainingStep(const StepCase& c, Backend& backend) {
+  TrainingStep(const StepCase& c, Backend& backend, bool bf16 = false) {
     Graph g(1);
     nn::LlamaConfig config;
     config.vocab_size = c.vocab;
@@ -45,7 +53,7 @@ class TrainingStep {
     g.output("loss", loss);
     optim::adamw(g, differentiate(g, loss), {}, {.schedule = {.base = 1e-4}, .clip_norm = 1.0});
     parameters_ = model.parameter_count();
-    session_ = std::make_unique<Session>(g, backend);
+    session_ = std::make_unique<Session>(bf16 ? passes::mixed_precision(g) : g, backend);
     std::vector<std::uint32_t> ids(static_cast<std::size_t>(rows)), labels(ids.size());
     for (std::size_t i = 0; i < ids.size(); ++i) {
       ids[i] = static_cast<std::uint32_t>(i * 7919 % static_cast<std::size_t>(c.vocab));
@@ -69,40 +77,74 @@ class TrainingStep {
   std::int64_t parameters_ = 0;
 };
 
+const StepCase& step_case(const std::string& name) {
+  for (const StepCase& c : kCases)
+    if (name == c.name) return c;
+  throw Error("there is no configuration \"" + name + "\"");
+}
+
+/// Runs this program again as a child; what it printed.
+double child(const std::string& self, const Settings& settings, const std::string& name, int steps) {
+  const std::string command = "'" + self + "' --child " + name + " --child-steps " + std::to_string(steps) + " --threads " +
+                              std::to_string(settings.threads);
+  std::FILE* process = popen(command.c_str(), "r");
+  double printed = 0;
+  const bool read = process != nullptr && std::fscanf(process, "%lf", &printed) == 1;
+  if (process == nullptr || pclose(process) != 0 || !read) throw Error("\"" + command + "\" failed");
+  return printed;
+}
+
 }  // namespace
 
 std::vector<Row> bench_step(const Settings& settings) {
   std::vector<Row> rows;
   CeilingProbe ceiling(*settings.backend);
   for (const StepCase& c : kCases) {
-    if (std::string(c.name).find(settings.only) == std::string::npos) continue;
-    TrainingStep step(c, *settings.backend);
-    std::vector<std::function<double()>> sides = {[&] { return timed([&] { step.run(); }); }, [&] { return ceiling.product(); }};
-    for (const auto& [command, peer] : settings.peers) {
-      peer->ask(command + " " + json_of(c).dump());
-      sides.push_back([peer = peer] { return peer->run(); });
+    for (const bool bf16 : {false, true}) {
+      const std::string name = std::string(c.name) + (bf16 ? " bf16" : " f32");
+      if (name.find(settings.only) == std::string::npos) continue;
+      TrainingStep step(c, *settings.backend, bf16);
+      std::vector<std::function<double()>> sides = {[&] { return timed([&] { step.run(); }); }, [&] { return ceiling.product(); }};
+      for (const PeerSide& side : settings.peers) {
+        side.peer->ask(side.setup + " " + json_of(c, bf16).dump());
+        sides.push_back([peer = side.peer] { return peer->run(); });
+      }
+      std::unique_ptr<TrainingStep> wide;
+      if (bf16) {
+        wide = std::make_unique<TrainingStep>(c, *settings.backend);
+        sides.push_back([&] { return timed([&] { wide->run(); }); });
+      }
+      const std::vector<double> times = alternate(sides, settings.rounds);
+      const double rate = step.flops(c) / times[0], limit = CeilingProbe::kProductFlops / times[1];
+      Row row{"step", name, times[0], {}, {}};
+      row.more["tokens/s"] = static_cast<double>(c.batch * c.context) / times[0];
+      row.more["GFLOP/s"] = rate / 1e9;
+      row.more["f32 GEMM GFLOP/s"] = limit / 1e9;
+      row.more["% of GEMM"] = 100 * rate / limit;
+      if (bf16) row.more["times f32"] = times.back() / times[0];
+      for (std::size_t i = 0; i < settings.peers.size(); ++i) row.peers.emplace_back(settings.peers[i].label(), times[i + 2]);
+      rows.push_back(row);
     }
-    const std::vector<double> times = alternate(sides, settings.rounds);
-    const double rate = step.flops(c) / times[0], limit = CeilingProbe::kProductFlops / times[1];
-    Row row{"step", std::string(c.name) + " f32", times[0], 0, {}};
-    row.more["tokens/s"] = static_cast<double>(c.batch * c.context) / times[0];
-    row.more["GFLOP/s"] = rate / 1e9;
-    row.more["GEMM GFLOP/s"] = limit / 1e9;
-    row.more["% of GEMM"] = 100 * rate / limit;
-    for (std::size_t i = 0; i < settings.peers.size(); ++i) {
-      const double seconds = times[i + 2];
-      if (row.peer_seconds == 0 || seconds < row.peer_seconds) row.peer_seconds = seconds;
-      row.more[settings.peers[i].second->description() + " " + settings.peers[i].first + " ms"] = seconds * 1e3;
-    }
-    rows.push_back(row);
   }
   return rows;
 }
 
-int memory_child(int threads) {
+std::vector<Row> bench_scaling(const Settings& settings) {
+  const StepCase& c = step_case("M");
+  const std::unique_ptr<Backend> one = cpu_backend(1);
+  TrainingStep alone(c, *one), all(c, *settings.backend);
+  const std::vector<double> times =
+      alternate({[&] { return timed([&] { all.run(); }); }, [&] { return timed([&] { alone.run(); }); }}, settings.rounds);
+  Row row{"scaling", "M f32", times[0], {}, {}};
+  row.more["1 thread ms"] = times[1] * 1e3;
+  row.more[std::to_string(settings.threads) + " threads over 1"] = times[1] / times[0];
+  return {row};
+}
+
+int training_child(const std::string& name, int threads, int steps) {
   const std::unique_ptr<Backend> backend = cpu_backend(threads);
-  TrainingStep step(kCases[2], *backend);
-  for (int i = 0; i < 3; ++i) step.run();
+  TrainingStep step(step_case(name), *backend);
+  for (int i = 0; i < steps; ++i) step.run();
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   std::printf("%ld\n", usage.ru_maxrss * 1024);
@@ -110,19 +152,20 @@ int memory_child(int threads) {
 }
 
 std::vector<Row> bench_memory(const Settings& settings, const std::string& self) {
-  const std::string command = "'" + self + "' memory --child --threads " + std::to_string(settings.threads);
-  std::FILE* child = popen(command.c_str(), "r");
-  double bytes = 0;
-  if (child == nullptr || std::fscanf(child, "%lf", &bytes) != 1 || pclose(child) != 0) throw Error("memory: \"" + command + "\" failed");
-  Row row{"memory", "L f32", 0, 0, {}};
+  const double bytes = child(self, settings, "L", 3);
+  Row row{"memory", "L f32", 0, {}, {}};
   row.more["peak MB"] = bytes / 1e6;
-  for (const auto& [setup, peer] : settings.peers) {
-    if (setup != "step") continue;
-    peer->ask(setup + " " + json_of(kCases[2]).dump());
-    for (int i = 0; i < 3; ++i) peer->run();
-    const double theirs = std::stod(peer->ask("memory"));
-    row.more[peer->description() + " peak MB"] = theirs / 1e6;
-    row.more["ratio"] = bytes / theirs;
+  for (const PeerSide& side : settings.peers) {
+    side.peer->ask(side.setup + " " + json_of(step_case("L")).dump());
+    for (int i = 0; i < 3; ++i) side.peer->run();
+    const double theirs = std::stod(side.peer->ask("memory"));
+    row.more[side.label() + " peak MB"] = theirs / 1e6;
+    row.more["of " + side.label()] = bytes / theirs;
   }
   return {row};
+}
+
+std::vector<Row> bench_start(const Settings& settings, const std::string& self) {
+  const std::vector<double> times = alternate({[&] { return timed([&] { child(self, settings, "S", 1); }); }}, settings.rounds);
+  return {{"start", "S f32", times[0], {}, {}}};
 }

@@ -34,7 +34,7 @@ const std::vector<Rule>& rules() {
       {"kernels/cpu/gemm_eigen.cc", {"graft/", "kernels/cpu/", "Eigen/"}},
       {"kernels/cuda/", {"graft/", "kernels/segments.h", "kernels/rope_frequency.h", "kernels/cuda/", "cuda", "cublas"}},
       {"examples/", {"graft/", "examples/", "CLI/", "nlohmann/", "unistd.h"}},
-      {"benchmarks/", {"graft/", "benchmarks/", "CLI/", "nlohmann/", "unistd.h", "sys/"}},
+      {"benchmarks/", {"graft/", "benchmarks/", "CLI/", "nlohmann/", "fcntl.h", "unistd.h", "sys/"}},
       {"tests/", {""}},
   };
   return table;

@@ -1,0 +1,25 @@
+#pragma once
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+/// One line of a result table. Times are medians; the sides of a comparison alternate within one run.
+struct Row {
+  std::string bench, name;
+  double seconds = 0;                                 ///< of graft; 0: the figures are others
+  std::vector<std::pair<std::string, double>> peers;  ///< "torch 2.15.0, eager": its seconds
+  nlohmann::ordered_json more;                        ///< further figures by name: "GFLOP/s", "tokens/s", …
+
+  void print() const;
+  nlohmann::ordered_json to_json() const;
+};
+
+/// What was measured on one machine on one day, as benchmarks/results/*.json holds it: "date", "processor", "backend", "compiler", "threads", "results" (a list of rows).
+/// Rows in place of those of the same bench and case, the others are kept, if the file is of the same processor, backend and compiler.
+void merge_results(nlohmann::ordered_json& into, const nlohmann::ordered_json& measured);
+
+/// The README's table: a training step and what else stands in the file, as Markdown. A figure that was not measured is "not measured".
+std::string markdown_table(const nlohmann::ordered_json& results);
+/// Bars of the speed of a training step, graft beside its peers, as a self-contained SVG; empty when no step was measured beside a peer.
+std::string svg_chart(const nlohmann::ordered_json& results);
