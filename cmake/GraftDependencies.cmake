@@ -1,4 +1,4 @@
-# One home for each foreign library: graft::eigen, graft::hdf5, graft::onednn (if any), graft::threads. What is missing gets one message
+# One home for each foreign library: graft::eigen, graft::hdf5, graft::json, graft::onednn (if any), graft::threads. What is missing gets one message
 # that says how to install it.
 find_package(Eigen3 3.3 QUIET NO_MODULE)
 if(NOT TARGET Eigen3::Eigen)
@@ -7,6 +7,10 @@ endif()
 find_package(GraftHDF5 1.10 QUIET)
 if(NOT TARGET graft::hdf5)
   message(FATAL_ERROR "graft needs HDF5 1.10 or newer: apt-get install libhdf5-dev")
+endif()
+find_package(nlohmann_json 3.9 QUIET CONFIG)
+if(NOT TARGET nlohmann_json::nlohmann_json)
+  message(FATAL_ERROR "graft needs nlohmann-json 3.9 or newer: apt-get install nlohmann-json3-dev")
 endif()
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
@@ -40,10 +44,13 @@ foreach(option GRAFT_CUDA GRAFT_ONEDNN)
   endif()
 endforeach()
 
-# Interfaces for the components alone: an installed graft::graft asks for neither.
+# Interfaces for the components alone: an installed graft::graft asks for none.
 add_library(graft_dep_eigen INTERFACE)
 add_library(graft::eigen ALIAS graft_dep_eigen)
 target_link_libraries(graft_dep_eigen INTERFACE Eigen3::Eigen)
+add_library(graft_dep_json INTERFACE)
+add_library(graft::json ALIAS graft_dep_json)
+target_link_libraries(graft_dep_json INTERFACE nlohmann_json::nlohmann_json)
 add_library(graft_dep_threads INTERFACE)
 add_library(graft::threads ALIAS graft_dep_threads)
 target_link_libraries(graft_dep_threads INTERFACE Threads::Threads $<$<BOOL:${GRAFT_HAS_OPENMP}>:OpenMP::OpenMP_CXX>)

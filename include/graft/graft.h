@@ -15,5 +15,6 @@
 #include "graft/plan.h"
 #include "graft/profile.h"
 #include "graft/report.h"
+#include "graft/safetensors.h"
 #include "graft/session.h"
 #include "graft/types.h"
