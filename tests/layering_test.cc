@@ -24,6 +24,7 @@ const std::vector<Rule>& rules() {
       {"src/", {"graft/", "src/"}},
       {"src/io/", {"graft/", "src/", "hdf5.h", "fcntl.h", "unistd.h", "sys/"}},
       {"src/hf/", {"graft/", "src/", "nlohmann/", "unistd.h", "fcntl.h"}},
+      {"src/report/", {"graft/", "src/", "unistd.h"}},
       {"src/data/", {"graft/", "src/", "fcntl.h", "unistd.h", "sys/"}},
       {"autodiff/", {"graft/", "autodiff/"}},
       {"optim/", {"graft/", "optim/"}},
