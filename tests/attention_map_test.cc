@@ -29,7 +29,8 @@ struct Attention {
 };
 
 /// The weight of key j for query i of a sequence, in plain words.
-double plain_weight(const Attention& a, const std::vector<double>& q, const std::vector<double>& k, std::size_t s, std::int64_t head, std::int64_t i, std::int64_t j) {
+double plain_weight(const Attention& a, const std::vector<double>& q, const std::vector<double>& k, std::size_t s,
+                    std::int64_t head, std::int64_t i, std::int64_t j) {
   const std::int64_t q0 = a.q_offsets[s], k0 = a.kv_offsets[s], queries = a.q_offsets[s + 1] - q0, keys = a.kv_offsets[s + 1] - k0;
   const auto visible = [&](std::int64_t key) {
     const std::int64_t stands_at = keys - queries + i;
@@ -40,7 +41,8 @@ double plain_weight(const Attention& a, const std::vector<double>& q, const std:
   const auto score = [&](std::int64_t key) {
     double sum = 0;
     for (std::int64_t d = 0; d < a.dim; ++d)
-      sum += q[static_cast<std::size_t>(((q0 + i) * a.heads + head) * a.dim + d)] * k[static_cast<std::size_t>(((k0 + key) * a.kv_heads + head * a.kv_heads / a.heads) * a.dim + d)];
+      sum += q[static_cast<std::size_t>(((q0 + i) * a.heads + head) * a.dim + d)] *
+             k[static_cast<std::size_t>(((k0 + key) * a.kv_heads + head * a.kv_heads / a.heads) * a.dim + d)];
     return std::exp(a.scale * sum);
   };
   double total = 0;
@@ -50,14 +52,16 @@ double plain_weight(const Attention& a, const std::vector<double>& q, const std:
 
 void check(const Attention& a, const Segments& segments, Graph& g) {
   const std::int64_t queries = a.q_offsets.back(), keys = a.kv_offsets.back();
-  const Value q = g.input("q", {queries, a.heads * a.dim}, DType::f64), k = g.input("k", {keys, a.kv_heads * a.dim}, DType::f64), v = g.input("v", {keys, a.kv_heads * a.dim}, DType::f64);
+  const Value q = g.input("q", {queries, a.heads * a.dim}, DType::f64), k = g.input("k", {keys, a.kv_heads * a.dim}, DType::f64),
+              v = g.input("v", {keys, a.kv_heads * a.dim}, DType::f64);
   std::vector<Value> inputs = {q, k, v};
   if (segments.layout.kind == SegmentLayout::Kind::packed) inputs.insert(inputs.end(), {segments.q_offsets, segments.kv_offsets});
   g.output("out", g.record(MultiHeadAttn{{a.heads, a.kv_heads, a.dim}, a.mask, a.scale, segments.layout}, inputs, "attn"));
   EXPECT_EQ(keep_attention(g), std::vector<std::string>{"attn"});
   const std::unique_ptr<Backend> backend = reference_backend();
   Session session(g, *backend);
-  const std::vector<double> qs = plain::values_for("q", queries * a.heads * a.dim), ks = plain::values_for("k", keys * a.kv_heads * a.dim);
+  const std::vector<double> qs = plain::values_for("q", queries * a.heads * a.dim),
+                            ks = plain::values_for("k", keys * a.kv_heads * a.dim);
   session.write("q", qs);
   session.write("k", ks);
   session.write("v", plain::values_for("v", keys * a.kv_heads * a.dim));
@@ -75,7 +79,8 @@ void check(const Attention& a, const Segments& segments, Graph& g) {
       EXPECT_EQ(map.node, "attn");
       for (std::int64_t i = 0; i < map.rows; ++i)
         for (std::int64_t j = 0; j < map.cols; ++j)
-          EXPECT_NEAR(map.weights[static_cast<std::size_t>(i * map.cols + j)], plain_weight(a, qs, ks, s, head, i, j), 1e-12) << "sequence " << s << " head " << head << " at " << i << ", " << j;
+          EXPECT_NEAR(map.weights[static_cast<std::size_t>(i * map.cols + j)], plain_weight(a, qs, ks, s, head, i, j), 1e-12)
+              << "sequence " << s << " head " << head << " at " << i << ", " << j;
     }
 }
 
@@ -116,11 +121,13 @@ TEST(AttentionMap, RefusesWhatIsNoAttention) {
   g.output("y", g.unary(UnaryFn::tanh, attended, 0, "bend"));
   const std::unique_ptr<Backend> backend = reference_backend();
   Session unkept(g, *backend);
-  EXPECT_EQ(message_of([&] { attention_map(unkept, "attn", 0); }), "attention map: \"attn\" was not kept, call keep_attention on the graph before the session is made");
+  EXPECT_EQ(message_of([&] { attention_map(unkept, "attn", 0); }),
+            "attention map: \"attn\" was not kept, call keep_attention on the graph before the session is made");
   keep_attention(g);
   Session session(g, *backend);
   EXPECT_EQ(message_of([&] { attention_map(session, "bend", 0); }), "attention map: \"bend\" is a tanh, not a multi_head_attn");
-  EXPECT_EQ(message_of([&] { attention_map(session, "atn", 0); }), "attention map: no attention is called \"atn\", did you mean \"attn\"");
+  EXPECT_EQ(message_of([&] { attention_map(session, "atn", 0); }),
+            "attention map: no attention is called \"atn\", did you mean \"attn\"");
   EXPECT_EQ(message_of([&] { attention_map(session, "attn", 2); }), "attention map: \"attn\" has 2 heads, got head 2");
   EXPECT_EQ(message_of([&] { attention_map(session, "attn", -1); }), "attention map: \"attn\" has 2 heads, got head -1");
   EXPECT_EQ(message_of([&] { attention_map(session, "attn", 1, 2); }), "attention map: \"attn\" has 2 sequences, got sequence 2");
@@ -149,9 +156,11 @@ std::string inflate(const std::string& deflated) {
   };
   EXPECT_EQ(take(1), 1u) << "the last block";
   EXPECT_EQ(take(2), 1u) << "fixed codes";
-  const int kLength[] = {3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258};
+  const int kLength[] = {3,  4,  5,  6,  7,  8,  9,  10, 11,  13,  15,  17,  19,  23, 27,
+                         31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258};
   const int kLengthBits[] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
-  const int kDistance[] = {1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577};
+  const int kDistance[] = {1,   2,   3,   4,   5,   7,    9,    13,   17,   25,   33,   49,   65,    97,    129,
+                           193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577};
   const int kDistanceBits[] = {0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13};
   std::string out;
   for (;;) {
@@ -194,7 +203,8 @@ Png read_png(const std::string& bytes) {
     const std::string type = bytes.substr(at + 4, 4), content = bytes.substr(at + 8, length);
     std::uint32_t crc = ~0u;
     for (char c : type + content)
-      for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ (((crc ^ static_cast<unsigned char>(c) >> bit) & 1) != 0 ? 0xedb88320u : 0u);
+      for (int bit = 0; bit < 8; ++bit)
+        crc = crc >> 1 ^ (((crc ^ static_cast<unsigned char>(c) >> bit) & 1) != 0 ? 0xedb88320u : 0u);
     EXPECT_EQ(big_endian(bytes, at + 8 + length), ~crc) << type;
     order += type;
     if (type == "IHDR") {
@@ -221,11 +231,14 @@ Png read_png(const std::string& bytes) {
 }
 
 TEST(Png, HoldsItsPixels) {
-  for (const auto& [width, height, period] : std::vector<std::array<std::int64_t, 3>>{{1, 1, 1}, {3, 2, 5}, {17, 9, 255}, {300, 40, 7}, {700, 3, 1}, {64, 64, 11}, {40000, 3, 2}}) {
+  for (const auto& [width, height, period] : std::vector<std::array<std::int64_t, 3>>{
+           {1, 1, 1}, {3, 2, 5}, {17, 9, 255}, {300, 40, 7}, {700, 3, 1}, {64, 64, 11}, {40000, 3, 2}}) {
     std::vector<std::uint8_t> pixels;
-    for (std::int64_t i = 0; i < width * height; ++i) pixels.push_back(static_cast<std::uint8_t>((i / period * 37 + (i % 23 == 0 ? i : 0)) % 256));
+    for (std::int64_t i = 0; i < width * height; ++i)
+      pixels.push_back(static_cast<std::uint8_t>((i / period * 37 + (i % 23 == 0 ? i : 0)) % 256));
     std::vector<detail::Rgb> palette;
-    for (int i = 0; i < 256; ++i) palette.push_back({static_cast<std::uint8_t>(i), static_cast<std::uint8_t>(255 - i), static_cast<std::uint8_t>(i / 2)});
+    for (int i = 0; i < 256; ++i)
+      palette.push_back({static_cast<std::uint8_t>(i), static_cast<std::uint8_t>(255 - i), static_cast<std::uint8_t>(i / 2)});
     const Png png = read_png(detail::png(width, height, pixels, palette));
     EXPECT_EQ(png.width, static_cast<std::uint32_t>(width));
     EXPECT_EQ(png.height, static_cast<std::uint32_t>(height));
@@ -276,7 +289,9 @@ TEST(AttentionMap, ThePngColoursByTheRootAndHidesInGrey) {
   const Png png = read_png(attention_png(small_map(), 2));
   EXPECT_EQ(png.width, 6u);
   EXPECT_EQ(png.height, 4u);
-  const auto index = [&](std::size_t y, std::size_t x) { return static_cast<int>(static_cast<unsigned char>(png.pixels[y * 6 + x])); };
+  const auto index = [&](std::size_t y, std::size_t x) {
+    return static_cast<int>(static_cast<unsigned char>(png.pixels[y * 6 + x]));
+  };
   EXPECT_EQ(index(0, 0), 127);
   EXPECT_EQ(index(1, 1), 127);
   EXPECT_EQ(index(0, 2), 254);
@@ -288,8 +303,12 @@ TEST(AttentionMap, ThePngColoursByTheRootAndHidesInGrey) {
   wide.cols = 600, wide.rows = 1, wide.weights.assign(600, 0.5);
   EXPECT_EQ(read_png(attention_png(wide)).width, 600u);
   wide.rows = 0;
-  EXPECT_EQ(message_of([&] { attention_png(wide); }), "attention map: \"model.layers.0.self_attn.causal_attention_0\" is empty, there is nothing to draw");
-  EXPECT_EQ(message_of([&] { attention_svg({small_map(), wide}, ""); }), "attention map: \"model.layers.0.self_attn.causal_attention_0\" is empty, there is nothing to draw");
+  EXPECT_EQ(message_of([&] { attention_png(wide); }),
+            "attention map: \"model.layers.0.self_attn.causal_attention_0\" is empty, there is nothing to draw");
+  EXPECT_EQ(message_of([&] {
+              attention_svg({small_map(), wide}, "");
+            }),
+            "attention map: \"model.layers.0.self_attn.causal_attention_0\" is empty, there is nothing to draw");
 }
 
 TEST(AttentionMap, TheSvgShowsMapsSideBySide) {
@@ -309,7 +328,9 @@ TEST(AttentionMap, TheSvgShowsMapsSideBySide) {
   EXPECT_GT(images[4].number("y"), images[0].number("y") + images[0].number("height"));
   EXPECT_EQ(images[4].number("x"), images[0].number("x"));
   const auto said = texts(svg);
-  for (const char* text : {"A & B", "layers.0.self_attn · head 2", "layers.0.self_attn · head 3", "query", "key", "hidden by the mask"}) EXPECT_NE(std::find(said.begin(), said.end(), text), said.end()) << text;
+  for (const char* text :
+       {"A & B", "layers.0.self_attn · head 2", "layers.0.self_attn · head 3", "query", "key", "hidden by the mask"})
+    EXPECT_NE(std::find(said.begin(), said.end(), text), said.end()) << text;
   EXPECT_EQ(elements(parse_xml(attention_svg(maps, "", {}, 2)), "image")[1].number("y"), images[0].number("y"));
   EXPECT_GT(elements(parse_xml(attention_svg(maps, "", {}, 2)), "image")[2].number("y"), images[0].number("y"));
   EXPECT_EQ(message_of([] { attention_svg({}, ""); }), "attention map: there is none to draw");
@@ -320,7 +341,8 @@ TEST(AttentionMap, TokensStandAtTheirRowsAndColumns) {
   const auto image = elements(svg, "image")[0];
   const double cell = image.number("width") / 3;
   std::vector<Element> rows, columns;
-  for (const Element& e : elements(svg, "text", "font-size", "9.5")) (e.attributes.contains("transform") ? columns : rows).push_back(e);
+  for (const Element& e : elements(svg, "text", "font-size", "9.5"))
+    (e.attributes.contains("transform") ? columns : rows).push_back(e);
   ASSERT_EQ(rows.size(), 2u);
   ASSERT_EQ(columns.size(), 3u);
   EXPECT_EQ(rows[1].text, "·↵→");
@@ -334,7 +356,11 @@ TEST(AttentionMap, TokensStandAtTheirRowsAndColumns) {
 }
 
 TEST(HeatMap, ColoursGoWithTheLogarithm) {
-  const HeatMap map{.title = "T", .value_label = "norm", .rows = {"one", "two"}, .x = {0, 10, 20}, .columns = {{1, 100}, {10, 0}, {std::nan(""), 1}}};
+  const HeatMap map{.title = "T",
+                    .value_label = "norm",
+                    .rows = {"one", "two"},
+                    .x = {0, 10, 20},
+                    .columns = {{1, 100}, {10, 0}, {std::nan(""), 1}}};
   const std::vector<Element> svg = parse_xml(heat_map_svg(map));
   const auto colour = [](double f) { return detail::hex(detail::heat(0.06 + 0.9 * f)); };
   std::vector<Element> cells;
@@ -349,7 +375,8 @@ TEST(HeatMap, ColoursGoWithTheLogarithm) {
   EXPECT_NEAR(cells[2].number("y"), cells[0].number("y") + 26, 0.02);
   EXPECT_NEAR(cells[3].number("x") - cells[2].number("x"), 2 * (cells[1].number("x") - cells[0].number("x")), 0.03);
   const auto said = texts(svg);
-  for (const char* text : {"T", "norm", "one", "two", "step", "0", "10", "20", "1", "100"}) EXPECT_NE(std::find(said.begin(), said.end(), text), said.end()) << text;
+  for (const char* text : {"T", "norm", "one", "two", "step", "0", "10", "20", "1", "100"})
+    EXPECT_NE(std::find(said.begin(), said.end(), text), said.end()) << text;
 
   HeatMap wrong = map;
   wrong.x.pop_back();

@@ -10,13 +10,15 @@
 namespace graft::report::detail {
 namespace {
 
-std::vector<LayoutBox> boxes(std::size_t count, double width = 100, double height = 40) { return std::vector<LayoutBox>(count, {width, height, 0, 0}); }
+std::vector<LayoutBox> boxes(std::size_t count, double width = 100, double height = 40) {
+  return std::vector<LayoutBox>(count, {width, height, 0, 0});
+}
 
 TEST(Layout, SpreadKeepsWhatFits) { EXPECT_EQ(spread({0, 10, 25}, {1, 1, 1}, {10, 15}), (std::vector<double>{0, 10, 25})); }
 
 TEST(Layout, SpreadPushesApartWhatOverlapsByLeastSquares) {
-  EXPECT_EQ(spread({5, 5}, {1, 1}, {10}), (std::vector<double>{0, 10}));       // half of the way each
-  EXPECT_EQ(spread({4, 4}, {3, 1}, {8}), (std::vector<double>{2, 10}));        // the heavier moves less
+  EXPECT_EQ(spread({5, 5}, {1, 1}, {10}), (std::vector<double>{0, 10}));  // half of the way each
+  EXPECT_EQ(spread({4, 4}, {3, 1}, {8}), (std::vector<double>{2, 10}));   // the heavier moves less
   EXPECT_EQ(spread({0, 0, 100}, {1, 1, 1}, {6, 6}), (std::vector<double>{-3, 3, 100}));
   EXPECT_EQ(spread({9, 0, 0}, {1, 1, 1}, {3, 3}), (std::vector<double>{0, 3, 6}));  // all in one
   EXPECT_EQ(spread({}, {}, {}), std::vector<double>{});
@@ -95,10 +97,13 @@ TEST(Layout, NothingIsNothing) {
 
 TEST(Layout, OnRandomGraphsNothingOverlapsAndAllLeadsDown) {
   for (std::uint64_t seed = 0; seed < 30; ++seed) {
-    const auto random = [&, i = std::uint64_t{0}](double below) mutable { return static_cast<std::size_t>(philox::uniform(philox::bits(seed, 0, 0, i++)) * below); };
+    const auto random = [&, i = std::uint64_t{0}](double below) mutable {
+      return static_cast<std::size_t>(philox::uniform(philox::bits(seed, 0, 0, i++)) * below);
+    };
     auto draw = random;
     std::vector<LayoutBox> b;
-    for (std::size_t i = 0; i < 25; ++i) b.push_back({40.0 + static_cast<double>(draw(120)), 20.0 + static_cast<double>(draw(50)), 0, 0});
+    for (std::size_t i = 0; i < 25; ++i)
+      b.push_back({40.0 + static_cast<double>(draw(120)), 20.0 + static_cast<double>(draw(50)), 0, 0});
     std::vector<LayoutEdge> e;
     for (std::size_t to = 1; to < b.size(); ++to)
       for (std::size_t k = draw(3); k-- > 0;) e.push_back({draw(static_cast<double>(to)), to, {}});
@@ -109,7 +114,8 @@ TEST(Layout, OnRandomGraphsNothingOverlapsAndAllLeadsDown) {
       EXPECT_GE(b[i].y - b[i].height / 2, -1e-9);
       EXPECT_LE(b[i].y + b[i].height / 2, size.height + 1e-9);
       for (std::size_t j = 0; j < i; ++j) {
-        const bool apart = std::abs(b[i].x - b[j].x) >= (b[i].width + b[j].width) / 2 + 15 - 1e-6 || std::abs(b[i].y - b[j].y) >= (b[i].height + b[j].height) / 2 + 25 - 1e-6;
+        const bool apart = std::abs(b[i].x - b[j].x) >= (b[i].width + b[j].width) / 2 + 15 - 1e-6 ||
+                           std::abs(b[i].y - b[j].y) >= (b[i].height + b[j].height) / 2 + 25 - 1e-6;
         EXPECT_TRUE(apart) << seed << ": " << i << " and " << j;
       }
     }

@@ -21,8 +21,8 @@ using detail::Diagram;
 using detail::Part;
 using graft::testing::Element;
 using graft::testing::elements;
-using graft::testing::parse_xml;
 using graft::testing::message_of;
+using graft::testing::parse_xml;
 using graft::testing::texts;
 
 bool says(const std::vector<Element>& all, const std::string& text) {
@@ -32,7 +32,13 @@ bool says(const std::vector<Element>& all, const std::string& text) {
 
 Graph decoder(std::int64_t layers, bool train = true, double dropout = 0.0) {
   Graph g(1);
-  const nn::Llama model(g, {.vocab_size = 11, .hidden_size = 8, .intermediate_size = 12, .num_layers = layers, .num_heads = 2, .num_kv_heads = 2, .dropout = dropout});
+  const nn::Llama model(g, {.vocab_size = 11,
+                            .hidden_size = 8,
+                            .intermediate_size = 12,
+                            .num_layers = layers,
+                            .num_heads = 2,
+                            .num_kv_heads = 2,
+                            .dropout = dropout});
   const Value logits = model.forward(g, g.input_u32("ids", {6}));
   if (!train) {
     g.output("logits", logits);
@@ -51,7 +57,8 @@ const Box* box(const Diagram& diagram, std::string_view title) {
 }
 
 bool leads(const Diagram& d, std::string_view from, std::string_view to) {
-  return std::any_of(d.edges.begin(), d.edges.end(), [&](const auto& e) { return d.boxes[e.first].title == from && d.boxes[e.second].title == to; });
+  return std::any_of(d.edges.begin(), d.edges.end(),
+                     [&](const auto& e) { return d.boxes[e.first].title == from && d.boxes[e.second].title == to; });
 }
 
 TEST(Pictures, NumbersForPeople) {
@@ -98,7 +105,8 @@ TEST(Pictures, BlocksAreFoundInNames) {
   EXPECT_EQ(block_of("model.layers.3.mlp.up"), (detail::Block{"model.layers", 3}));
   EXPECT_EQ(block_of("h.12"), (detail::Block{"h", 12}));
   EXPECT_EQ(block_of("a.x2.1.y.7.z"), (detail::Block{"a.x2", 1}));
-  for (const char* none : {"", "model.norm", "3.x", "a.3b.c", "a..b", "matmul_3", "a.-1.b"}) EXPECT_EQ(block_of(none).number, none == std::string("a.-1.b") ? -1 : -1) << none;
+  for (const char* none : {"", "model.norm", "3.x", "a.3b.c", "a..b", "matmul_3", "a.-1.b"})
+    EXPECT_EQ(block_of(none).number, none == std::string("a.-1.b") ? -1 : -1) << none;
 }
 
 TEST(Pictures, NamesAreShort) {
@@ -137,11 +145,11 @@ TEST(Pictures, GradientsLieInTheBlockOfWhatTheyDifferentiate) {
   const Graph g = decoder(3);
   const std::vector<detail::Block> blocks = detail::blocks_of(g, detail::parts_of(g));
   const auto number = [&](std::string_view name) { return blocks[static_cast<std::size_t>(g.find(name).node)].number; };
-  EXPECT_EQ(number("grad.d:model.layers.1.mlp.down_proj.weight"), 1);   // by a forward value
-  EXPECT_EQ(number("grad.d:model.layers.1.mlp.swiglu_0"), 1);           // by a parameter, though the gradient comes from layer 2
-  EXPECT_EQ(number("grad.d:model.layers.1.add_1"), 2);                  // the sum where the residual stream enters layer 2
-  EXPECT_EQ(number("grad.d:model.layers.1.add_0"), 1);                  // the earliest of its gradients
-  EXPECT_EQ(number("grad.rms_norm_grad_0"), -1);                        // the last norm is no layer's, though it reads layer 2
+  EXPECT_EQ(number("grad.d:model.layers.1.mlp.down_proj.weight"), 1);  // by a forward value
+  EXPECT_EQ(number("grad.d:model.layers.1.mlp.swiglu_0"), 1);          // by a parameter, though the gradient comes from layer 2
+  EXPECT_EQ(number("grad.d:model.layers.1.add_1"), 2);                 // the sum where the residual stream enters layer 2
+  EXPECT_EQ(number("grad.d:model.layers.1.add_0"), 1);                 // the earliest of its gradients
+  EXPECT_EQ(number("grad.rms_norm_grad_0"), -1);                       // the last norm is no layer's, though it reads layer 2
   EXPECT_EQ(number("grad.embedding_grad_0"), -1);
 }
 
@@ -184,7 +192,10 @@ TEST(Pictures, AnOpenBlockShowsItsNodesAndWhatComesIn) {
   EXPECT_EQ(q->about, "matmul");
   EXPECT_EQ(q->lines, (std::vector<std::string>{"f32[6, 8] · 192 B", "← weight [8, 8]"}));
   EXPECT_EQ(q->family, "product");
-  EXPECT_NE(q->tip.find("model.layers.0.self_attn.q_proj.matmul_0 = matmul (model.layers.0.input_layernorm.rms_norm_0, model.layers.0.self_attn.q_proj.weight) → f32[6, 8]"), std::string::npos) << q->tip;
+  EXPECT_NE(q->tip.find("model.layers.0.self_attn.q_proj.matmul_0 = matmul (model.layers.0.input_layernorm.rms_norm_0, "
+                        "model.layers.0.self_attn.q_proj.weight) → f32[6, 8]"),
+            std::string::npos)
+      << q->tip;
   EXPECT_EQ(box(layer, "model.embed_tokens")->kind, Box::Kind::outside);
   EXPECT_TRUE(leads(layer, "model.embed_tokens", "input_layernorm"));
   EXPECT_TRUE(leads(layer, "model.embed_tokens", "add"));
@@ -234,7 +245,9 @@ TEST(Pictures, OneNumberedBlockIsNoSeries) {
   EXPECT_EQ(whole.boxes.size(), 1u + 1u + 15u + 2u + 1u);  // ids, embedding, a layer, norm and head, logits
 }
 
-TEST(Pictures, DropoutsStreamsDoNotKeepLayersApart) { EXPECT_NE(box(detail::diagrams_of(decoder(3, false, 0.1), {})[0], "model.layers.0–2"), nullptr); }
+TEST(Pictures, DropoutsStreamsDoNotKeepLayersApart) {
+  EXPECT_NE(box(detail::diagrams_of(decoder(3, false, 0.1), {})[0], "model.layers.0–2"), nullptr);
+}
 
 TEST(Pictures, ThePlanSaysWhereResultsLie) {
   Graph g;
@@ -257,12 +270,14 @@ TEST(Pictures, ThePlanSaysWhereResultsLie) {
   EXPECT_FALSE(box(d, "x")->idle);
 
   Graph other = decoder(1);
-  EXPECT_EQ(message_of([&] { graph_svg(other, {.plan = &plan}); }), "graph picture: the plan is of another graph, of 6 nodes and not " + std::to_string(other.nodes().size()));
+  EXPECT_EQ(message_of([&] { graph_svg(other, {.plan = &plan}); }),
+            "graph picture: the plan is of another graph, of 6 nodes and not " + std::to_string(other.nodes().size()));
 }
 
 TEST(Pictures, TheProfileGivesTimes) {
   Graph g;
-  g.output("y", g.unary(UnaryFn::tanh, g.matmul(g.input("x", {4, 8}), g.parameter("w", {8, 8}), false, false, "product"), 0, "bend"));
+  g.output("y",
+           g.unary(UnaryFn::tanh, g.matmul(g.input("x", {4, 8}), g.parameter("w", {8, 8}), false, false, "product"), 0, "bend"));
   Profile profile;
   profile.nodes = {{"product", "matmul", 0, 3e-3, {}}, {"bend", "tanh", 3e-3, 1e-3, {}}};
   profile.seconds = 4e-3;
@@ -287,7 +302,8 @@ TEST(Pictures, AFoldedBlockAddsUpItsTime) {
   for (const Node& node : g.nodes())
     if (!node.inputs.empty()) profile.nodes.push_back({node.name, "", 0, 1e-3, {}});
   profile.seconds = static_cast<double>(profile.nodes.size()) * 1e-3;
-  EXPECT_EQ(box(detail::diagrams_of(g, {.profile = &profile})[0], "model.layers.0–1")->lines.back(), "30.0 ms · 90.9 %");  // 30 of 33
+  EXPECT_EQ(box(detail::diagrams_of(g, {.profile = &profile})[0], "model.layers.0–1")->lines.back(),
+            "30.0 ms · 90.9 %");  // 30 of 33
 }
 
 /// Boxes of the drawing: rectangles with a stroke and round corners, of the whole picture's coordinates.
@@ -322,7 +338,8 @@ TEST(Pictures, TheGraphIsDrawnWithoutOverlapsInsideItsBounds) {
     }
   }
   for (const char* part : {"forward  ↓", "backward  ↑", "update  ↓"}) EXPECT_TRUE(says(svg, part)) << part;
-  for (const char* family : {"product", "attention", "norm", "loss", "token", "update", "element"}) EXPECT_TRUE(says(svg, family)) << family;
+  for (const char* family : {"product", "attention", "norm", "loss", "token", "update", "element"})
+    EXPECT_TRUE(says(svg, family)) << family;
   EXPECT_FALSE(says(svg, "shape"));
   EXPECT_FALSE(says(svg, "time"));
   EXPECT_EQ(text.find("href"), std::string::npos);
@@ -385,7 +402,9 @@ TEST(Pictures, ThePageIsOneFileWhoseBlocksOpen) {
     EXPECT_NE(html.find("<details id=\"block-" + std::to_string(d) + "\">"), std::string::npos);
   }
   EXPECT_NE(html.find("All " + std::to_string(g.nodes().size()) + " nodes"), std::string::npos);
-  EXPECT_NE(html.find("<td>cross_entropy_0<td>cross_entropy<td>reduction=mean<td>f32[], f32[6], f32[]<td class=\"n\">32 B<td class=\"n\">2.00 ms</tr>"), std::string::npos);
+  EXPECT_NE(html.find("<td>cross_entropy_0<td>cross_entropy<td>reduction=mean<td>f32[], f32[6], f32[]<td class=\"n\">32 B<td "
+                      "class=\"n\">2.00 ms</tr>"),
+            std::string::npos);
 }
 
 TEST(Pictures, DotHasTheSameBoxes) {
@@ -393,7 +412,9 @@ TEST(Pictures, DotHasTheSameBoxes) {
   EXPECT_EQ(dot.rfind("digraph graft {\n", 0), 0u);
   EXPECT_NE(dot.find("label=\"say \\\"hi\\\"\""), std::string::npos);
   // Results of a layer: 216 + 3·192 + 2·192 + 240 + 192 + 192 + 216 + 3·288 + 192 + 192 = 3264 bytes.
-  EXPECT_NE(dot.find("[label=\"model.layers.0–1  × 2\\n15 nodes each\\n1,120 parameters\\n6.5 KB of results\", color="), std::string::npos) << dot;
+  EXPECT_NE(dot.find("[label=\"model.layers.0–1  × 2\\n15 nodes each\\n1,120 parameters\\n6.5 KB of results\", color="),
+            std::string::npos)
+      << dot;
   EXPECT_NE(dot.find("[label=\"ids\\nu32[6] · 24 B\", shape=ellipse]"), std::string::npos) << dot;
   EXPECT_NE(dot.find("subgraph cluster_forward"), std::string::npos);
   EXPECT_EQ(dot.find("cluster_backward"), std::string::npos);
@@ -436,7 +457,8 @@ TEST(Pictures, EveryBufferOfTheArenaIsARectangleAtItsPlace) {
   for (const Plan::Buffer& b : plan.buffers())
     if (!b.persistent) buffers.push_back(b);
   ASSERT_EQ(rects.size(), buffers.size());
-  const double scale = (bottom - rects[0].number("y") - rects[0].number("height")) * 0 + 330 / (static_cast<double>(plan.arena_bytes()) * 1.02);
+  const double scale =
+      (bottom - rects[0].number("y") - rects[0].number("height")) * 0 + 330 / (static_cast<double>(plan.arena_bytes()) * 1.02);
   for (std::size_t i = 0; i < rects.size(); ++i) {
     const Plan::Buffer& b = buffers[i];
     const double end = std::min<double>(b.last, steps - 1) + 1;
@@ -464,7 +486,9 @@ TEST(Pictures, MemoryIsColouredByKind) {
   EXPECT_EQ(kind_of("optimizer/scale"), "update");
   EXPECT_EQ(kind_of("bend"), "saved for the backward pass");
   EXPECT_EQ(kind_of("ids"), "none");
-  for (const char* name : {"saved for the backward pass", "forward only", "gradients of activations", "gradients of parameters", "update", "results kept", "bytes in use"}) EXPECT_TRUE(says(svg, name)) << name;
+  for (const char* name : {"saved for the backward pass", "forward only", "gradients of activations", "gradients of parameters",
+                           "update", "results kept", "bytes in use"})
+    EXPECT_TRUE(says(svg, name)) << name;
   Graph forward;
   forward.output("y", forward.tanh(forward.matmul(forward.input("x", {4, 4}), forward.parameter("w", {4, 4}))));
   const Plan only(forward, *small.backend);
@@ -477,10 +501,12 @@ TEST(Pictures, ThePartsOfTheStepAreBands) {
   const std::vector<Part> parts = detail::parts_of(small.graph);
   const std::vector<Element> svg = parse_xml(memory_svg(plan));
   double end = 0, total = 0;
-  for (const auto& [part, colour] : std::vector<std::pair<Part, std::string>>{{Part::forward, "#e3edf7"}, {Part::backward, "#fdebd9"}, {Part::update, "#ececec"}}) {
+  for (const auto& [part, colour] : std::vector<std::pair<Part, std::string>>{
+           {Part::forward, "#e3edf7"}, {Part::backward, "#fdebd9"}, {Part::update, "#ececec"}}) {
     const auto bands = elements(svg, "rect", "fill", colour);
     ASSERT_FALSE(bands.empty());
-    const auto nodes = std::count_if(plan.order().begin(), plan.order().end(), [&](std::int32_t n) { return parts[static_cast<std::size_t>(n)] == part; });
+    const auto nodes = std::count_if(plan.order().begin(), plan.order().end(),
+                                     [&](std::int32_t n) { return parts[static_cast<std::size_t>(n)] == part; });
     double width = 0;
     for (const Element& band : bands) width += band.number("width");
     EXPECT_NEAR(width, static_cast<double>(nodes) / static_cast<double>(plan.order().size()) * 760, 0.1) << colour;
@@ -499,7 +525,8 @@ TEST(Pictures, ThePeakAndTheLargestAreNamed) {
   std::vector<double> used(plan.order().size());
   for (const Plan::Buffer& b : plan.buffers())
     for (std::size_t i = 0; i < used.size() && !b.persistent; ++i)
-      if (static_cast<std::int32_t>(i) >= b.first && static_cast<std::int32_t>(i) <= b.last) used[i] += static_cast<double>(b.bytes);
+      if (static_cast<std::int32_t>(i) >= b.first && static_cast<std::int32_t>(i) <= b.last)
+        used[i] += static_cast<double>(b.bytes);
   const auto peak = static_cast<std::size_t>(std::max_element(used.begin(), used.end()) - used.begin());
   std::string name = small.graph.nodes()[static_cast<std::size_t>(plan.order()[peak])].name;
   if (name.starts_with("grad.")) name.erase(0, 5);
@@ -509,10 +536,12 @@ TEST(Pictures, ThePeakAndTheLargestAreNamed) {
   for (const std::string& text : texts(svg))
     if (text.find(" · ") != std::string::npos) named.push_back(text);
   EXPECT_EQ(named, (std::vector<std::string>{"1  first · 2.0 KB", "2  bend · 2.0 KB"}));
-  EXPECT_TRUE(says(svg, "Memory of a step: " + detail::byte_text(static_cast<double>(plan.arena_bytes())) + ", " + detail::byte_text(static_cast<double>(plan.bytes_without_reuse())) + " without reuse"));
+  EXPECT_TRUE(says(svg, "Memory of a step: " + detail::byte_text(static_cast<double>(plan.arena_bytes())) + ", " +
+                            detail::byte_text(static_cast<double>(plan.bytes_without_reuse())) + " without reuse"));
   EXPECT_TRUE(says(parse_xml(memory_svg(plan, {.title = "mine"})), "mine"));
   const auto no_names = texts(parse_xml(memory_svg(plan, {.named = 0})));
-  EXPECT_TRUE(std::none_of(no_names.begin(), no_names.end(), [](const std::string& t) { return t.find(" · ") != std::string::npos; }));
+  EXPECT_TRUE(
+      std::none_of(no_names.begin(), no_names.end(), [](const std::string& t) { return t.find(" · ") != std::string::npos; }));
 }
 
 TEST(Pictures, WithAProfileTheAxisIsTime) {
@@ -520,14 +549,18 @@ TEST(Pictures, WithAProfileTheAxisIsTime) {
   Session session(small.graph, *small.backend);
   const Plan& plan = session.plan();
   Profile profile;
-  for (std::size_t i = 0; i < plan.order().size(); ++i) profile.nodes.push_back({"", "", 0, i == 0 ? 3e-3 * static_cast<double>(plan.order().size() - 1) : 1e-3, {}});
+  for (std::size_t i = 0; i < plan.order().size(); ++i)
+    profile.nodes.push_back({"", "", 0, i == 0 ? 3e-3 * static_cast<double>(plan.order().size() - 1) : 1e-3, {}});
   const std::vector<Element> svg = parse_xml(memory_svg(plan, {.profile = &profile}));
   EXPECT_TRUE(says(svg, "time in the step"));
   EXPECT_FALSE(says(svg, "nodes in the order they run"));
-  EXPECT_NEAR(elements(svg, "line", "stroke", "#bbb")[0].number("x1"), 76 + 760 * (0.75 + 0.25 * (3.0 / static_cast<double>(plan.order().size() - 1))), 0.1) << "four forward nodes, the first of which takes three quarters";
+  EXPECT_NEAR(elements(svg, "line", "stroke", "#bbb")[0].number("x1"),
+              76 + 760 * (0.75 + 0.25 * (3.0 / static_cast<double>(plan.order().size() - 1))), 0.1)
+      << "four forward nodes, the first of which takes three quarters";
   profile.nodes.pop_back();
   EXPECT_EQ(message_of([&] { memory_svg(plan, {.profile = &profile}); }),
-            "memory picture: the profile is of another plan, of " + std::to_string(profile.nodes.size()) + " nodes and not " + std::to_string(plan.order().size()));
+            "memory picture: the profile is of another plan, of " + std::to_string(profile.nodes.size()) + " nodes and not " +
+                std::to_string(plan.order().size()));
 }
 
 TEST(Pictures, WritingNamesTheFileThatFails) {
@@ -535,7 +568,8 @@ TEST(Pictures, WritingNamesTheFileThatFails) {
   write_picture(file, "abc");
   std::ifstream in(file);
   EXPECT_EQ(std::string(std::istreambuf_iterator<char>(in), {}), "abc");
-  EXPECT_EQ(message_of([] { write_picture("/nowhere/at/all.svg", "x"); }), "picture \"/nowhere/at/all.svg\": cannot be written: No such file or directory");
+  EXPECT_EQ(message_of([] { write_picture("/nowhere/at/all.svg", "x"); }),
+            "picture \"/nowhere/at/all.svg\": cannot be written: No such file or directory");
 }
 
 }  // namespace

@@ -5,9 +5,9 @@
 #include <bit>
 #include <cmath>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
-#include <ctime>
 #include <map>
 
 #include "graft/tensorboard.h"
@@ -27,7 +27,11 @@ std::string text_of(const fs::path& file) {
 }
 
 struct Folder {
-  Folder() : path(fs::path(::testing::TempDir()) / ("events-" + std::to_string(::getpid()) + "-" + ::testing::UnitTest::GetInstance()->current_test_info()->name())) { fs::remove_all(path); }
+  Folder()
+      : path(fs::path(::testing::TempDir()) /
+             ("events-" + std::to_string(::getpid()) + "-" + ::testing::UnitTest::GetInstance()->current_test_info()->name())) {
+    fs::remove_all(path);
+  }
   ~Folder() { fs::remove_all(path); }
   fs::path path;
 };
@@ -144,7 +148,8 @@ HistogramRead read_histogram(const std::string& event) {
   const auto h = fields(value.at(1).bytes);
   EXPECT_EQ(h.size(), 7u);
   for (int i = 0; i < 7; ++i) EXPECT_EQ(h.at(static_cast<std::size_t>(i)).number, i + 1);
-  return {h[0].number64(), h[1].number64(), h[2].number64(), h[3].number64(), h[4].number64(), doubles(h[5].bytes), doubles(h[6].bytes)};
+  return {h[0].number64(), h[1].number64(),     h[2].number64(),    h[3].number64(),
+          h[4].number64(), doubles(h[5].bytes), doubles(h[6].bytes)};
 }
 
 TEST(TensorBoard, AScalarIsOneSummary) {
@@ -238,17 +243,20 @@ TEST(TensorBoard, FoldersAndFilesThatCannotBeWrittenAreNamed) {
   const Folder folder;
   fs::create_directories(folder.path);
   std::ofstream(folder.path / "file") << "x";
-  EXPECT_EQ(message_of([&] { TensorBoardLog log(folder.path / "file" / "x"); }), "tensorboard folder \"" + (folder.path / "file" / "x").string() + "\": cannot be made: Not a directory");
+  EXPECT_EQ(message_of([&] { TensorBoardLog log(folder.path / "file" / "x"); }),
+            "tensorboard folder \"" + (folder.path / "file" / "x").string() + "\": cannot be made: Not a directory");
   TensorBoardLog log(folder.path / "gone");
   const fs::path file = log.file();
   fs::remove_all(folder.path / "gone");
-  EXPECT_EQ(message_of([&] { log.scalar("loss", 1, 1); }), "tensorboard file \"" + file.string() + "\": cannot be written: No such file or directory");
+  EXPECT_EQ(message_of([&] { log.scalar("loss", 1, 1); }),
+            "tensorboard file \"" + file.string() + "\": cannot be written: No such file or directory");
 }
 
 TEST(TensorBoard, TensorBoardReadsScalarsAndHistograms) {
   const char* given = std::getenv("GRAFT_TEST_PYTHON");
   const std::string python = given != nullptr ? given : "python3";
-  if (std::system((python + " -c 'import tensorboard' >/dev/null 2>&1").c_str()) != 0) GTEST_SKIP() << python << " has no tensorboard";
+  if (std::system((python + " -c 'import tensorboard' >/dev/null 2>&1").c_str()) != 0)
+    GTEST_SKIP() << python << " has no tensorboard";
   const Folder folder;
   {
     TensorBoardLog log(folder.path);
@@ -273,7 +281,11 @@ for e in log.Histograms("weights"):
     print(e.step, h.num, h.min, h.max, round(h.sum, 4), round(sum(h.bucket)), len(h.bucket))
 )";
   const fs::path out = folder.path / "out.txt";
-  ASSERT_EQ(std::system((python + " " + script.string() + " " + folder.path.string() + " >" + out.string() + " 2>" + out.string() + ".err").c_str()), 0) << text_of(out.string() + ".err");
+  ASSERT_EQ(std::system(
+                (python + " " + script.string() + " " + folder.path.string() + " >" + out.string() + " 2>" + out.string() + ".err")
+                    .c_str()),
+            0)
+      << text_of(out.string() + ".err");
   EXPECT_EQ(text_of(out), "[(1, 1.0), (2, 0.5), (3, 30.0)]\n2 101.0 0.0 1.0 50.5 101 30\n");
 }
 

@@ -24,7 +24,8 @@ TEST(Watch, LayersOfParameters) {
 struct Watched {
   explicit Watched(double clip = 0) {
     const Value x = g.input("x", {1, 3}, DType::f64);
-    const Value a = g.parameter("m.0.a", {1, 3}, Init::normal(0, 1), DType::f64), b = g.parameter("m.0.b", {1, 3}, Init::normal(0, 1), DType::f64);
+    const Value a = g.parameter("m.0.a", {1, 3}, Init::normal(0, 1), DType::f64),
+                b = g.parameter("m.0.b", {1, 3}, Init::normal(0, 1), DType::f64);
     const Value c = g.parameter("out.c", {1, 3}, Init::normal(0, 1), DType::f64);
     g.parameter("unused.d", {2}, Init::ones(), DType::f64);
     const Value loss = g.add(g.sum(g.mul(g.mul(x, a), c)), g.sum(g.mul(x, b)));
@@ -80,11 +81,13 @@ TEST(Watch, NormsAndRatiosAreThoseOfTheStep) {
 TEST(Watch, ItChangesNoBitOfTraining) {
   const auto trained = [](bool watched) {
     Graph g(3);
-    const nn::Llama model(g, {.vocab_size = 7, .hidden_size = 8, .intermediate_size = 8, .num_layers = 2, .num_heads = 2, .num_kv_heads = 2});
+    const nn::Llama model(
+        g, {.vocab_size = 7, .hidden_size = 8, .intermediate_size = 8, .num_layers = 2, .num_heads = 2, .num_kv_heads = 2});
     const Value loss = g.cross_entropy(model.forward(g, g.input_u32("ids", {5})), g.input_u32("next", {5}));
     const Gradients gradients = differentiate(g, loss);
     if (watched) {
-      EXPECT_EQ(watch_gradients(g, gradients), (std::vector<std::string>{"model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm"}));
+      EXPECT_EQ(watch_gradients(g, gradients),
+                (std::vector<std::string>{"model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm"}));
     }
     optim::adamw(g, gradients, {}, {.schedule = {.base = 1e-2}, .clip_norm = 1.0});
     const std::unique_ptr<Backend> backend = cpu_backend(2);
@@ -116,7 +119,8 @@ TEST(Watch, RefusesWhatCannotBeWatched) {
   g.output("loss", loss);
   const std::unique_ptr<Backend> backend = reference_backend();
   Session session(g, *backend);
-  EXPECT_EQ(message_of([&] { LayerWatch watch(session); }), "layer watch: the session's graph watches no gradients, call watch_gradients on it before the optimizer");
+  EXPECT_EQ(message_of([&] { LayerWatch watch(session); }),
+            "layer watch: the session's graph watches no gradients, call watch_gradients on it before the optimizer");
   Watched w;
   Session watched(w.g, *backend);
   LayerWatch watch(watched);

@@ -69,7 +69,8 @@ inline std::vector<Element> parse_xml(std::string_view xml) {
 }
 
 /// Those with a tag and, unless empty, an attribute of a value.
-inline std::vector<Element> elements(const std::vector<Element>& all, std::string_view tag, const std::string& attribute = {}, const std::string& value = {}) {
+inline std::vector<Element> elements(const std::vector<Element>& all, std::string_view tag, const std::string& attribute = {},
+                                     const std::string& value = {}) {
   std::vector<Element> found;
   for (const Element& e : all) {
     if (e.tag != tag) continue;

@@ -44,10 +44,10 @@ std::string memory_svg(const Plan& plan, const MemoryPicture& options = {});
 
 /// What each query of one head attends to, in one sequence.
 struct AttentionMap {
-  std::string node;                  ///< the attention's name
+  std::string node;  ///< the attention's name
   std::int64_t head = 0, sequence = 0;
-  std::int64_t rows = 0, cols = 0;   ///< queries and keys of the sequence
-  std::vector<double> weights;       ///< row-major; a row adds up to 1, or to 0 if it sees no key; exactly 0 where the mask hides
+  std::int64_t rows = 0, cols = 0;  ///< queries and keys of the sequence
+  std::vector<double> weights;      ///< row-major; a row adds up to 1, or to 0 if it sees no key; exactly 0 where the mask hides
 };
 
 /// Makes q, k and lse of every attention of the graph outputs ("attention/<node>/q", …), so that `attention_map` can read them after a step.
@@ -62,7 +62,8 @@ AttentionMap attention_map(Session& session, std::string_view node, std::int64_t
 /// hidden keys are grey.
 std::string attention_png(const AttentionMap& map, int cell = 0);
 /// Maps beside one another, with axes and, where they are given and few enough to be read, the tokens. `columns` 0: up to four a row.
-std::string attention_svg(const std::vector<AttentionMap>& maps, std::string_view title, const std::vector<std::string>& tokens = {}, int columns = 0);
+std::string attention_svg(const std::vector<AttentionMap>& maps, std::string_view title,
+                          const std::vector<std::string>& tokens = {}, int columns = 0);
 
 /// A matrix over steps, as norms by layer, drawn as a map of colours on a logarithmic scale. NaN and values not above 0 are left white.
 struct HeatMap {

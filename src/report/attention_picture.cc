@@ -22,7 +22,8 @@ Span rows_of(Session& session, const MultiHeadAttn& op, const Node& node, std::i
   const std::int64_t all = graph.shape(node.inputs[of_keys ? 1 : 0]).rows();
   const auto check = [&](std::int64_t sequences) {
     if (sequence < 0 || sequence >= sequences)
-      throw Error("attention map: \"" + node.name + "\" has " + std::to_string(sequences) + " sequences, got sequence " + std::to_string(sequence));
+      throw Error("attention map: \"" + node.name + "\" has " + std::to_string(sequences) + " sequences, got sequence " +
+                  std::to_string(sequence));
   };
   switch (op.segments.kind) {
     case SegmentLayout::Kind::single: check(1); return {0, all};
@@ -57,7 +58,8 @@ std::vector<std::uint8_t> indices(const AttentionMap& map, int cell) {
   for (std::int64_t y = 0; y < map.rows * cell; ++y)
     for (std::int64_t x = 0; x < map.cols * cell; ++x) {
       const double w = map.weights[static_cast<std::size_t>(y / cell * map.cols + x / cell)];
-      pixels.push_back(static_cast<std::uint8_t>(w == 0.0 ? kHiddenIndex : std::lround(std::sqrt(w / largest) * (kHiddenIndex - 1))));
+      pixels.push_back(
+          static_cast<std::uint8_t>(w == 0.0 ? kHiddenIndex : std::lround(std::sqrt(w / largest) * (kHiddenIndex - 1))));
     }
   return pixels;
 }
@@ -72,7 +74,8 @@ std::string png_of(const AttentionMap& map, int cell) {
 /// A token as it can be read: blanks and line ends made visible.
 std::string visible(const std::string& token) {
   std::string out;
-  for (char c : token) out += c == ' ' ? "·" : c == '\n' ? "↵" : c == '\t' ? "→" : static_cast<unsigned char>(c) < 0x20 ? "?" : std::string(1, c);
+  for (char c : token)
+    out += c == ' ' ? "·" : c == '\n' ? "↵" : c == '\t' ? "→" : static_cast<unsigned char>(c) < 0x20 ? "?" : std::string(1, c);
   return out;
 }
 
@@ -98,17 +101,22 @@ AttentionMap attention_map(Session& session, std::string_view name, std::int64_t
     std::vector<std::string> known;
     for (const Node& node : graph.nodes())
       if (std::holds_alternative<MultiHeadAttn>(node.op)) known.push_back(node.name);
-    if (value) throw Error("attention map: \"" + std::string(name) + "\" is a " + op_name(graph.node(value).op) + ", not a multi_head_attn");
+    if (value)
+      throw Error("attention map: \"" + std::string(name) + "\" is a " + op_name(graph.node(value).op) + ", not a multi_head_attn");
     throw Error("attention map: no attention is called \"" + std::string(name) + "\"" + names_near(name, known));
   }
   const Node& node = graph.node(value);
   const auto& op = std::get<MultiHeadAttn>(node.op);
   const AttentionShape& heads = op.heads;
-  if (head < 0 || head >= heads.heads) throw Error("attention map: \"" + node.name + "\" has " + std::to_string(heads.heads) + " heads, got head " + std::to_string(head));
-  if (!session.plan().kept({value.node, 1})) throw Error("attention map: \"" + node.name + "\" was not kept, call keep_attention on the graph before the session is made");
+  if (head < 0 || head >= heads.heads)
+    throw Error("attention map: \"" + node.name + "\" has " + std::to_string(heads.heads) + " heads, got head " +
+                std::to_string(head));
+  if (!session.plan().kept({value.node, 1}))
+    throw Error("attention map: \"" + node.name + "\" was not kept, call keep_attention on the graph before the session is made");
   const Span q = rows_of(session, op, node, sequence, false), k = rows_of(session, op, node, sequence, true);
 
-  const std::vector<double> queries = session.read_f64(node.inputs[0]), keys = session.read_f64(node.inputs[1]), lse = session.read_f64(Value{value.node, 1});
+  const std::vector<double> queries = session.read_f64(node.inputs[0]), keys = session.read_f64(node.inputs[1]),
+                            lse = session.read_f64(Value{value.node, 1});
   const std::int64_t d = heads.head_dim, kv_head = head / (heads.heads / heads.kv_heads);
   AttentionMap map{node.name, head, sequence, q.count, k.count, std::vector<double>(static_cast<std::size_t>(q.count * k.count))};
   for (std::int64_t i = 0; i < q.count; ++i) {
@@ -117,7 +125,8 @@ AttentionMap attention_map(Session& session, std::string_view name, std::int64_t
       if (!sees(op.mask, i, j, q, k)) continue;
       double score = 0;
       for (std::int64_t c = 0; c < d; ++c)
-        score += queries[static_cast<std::size_t>((q.first + i) * heads.heads * d + head * d + c)] * keys[static_cast<std::size_t>((k.first + j) * heads.kv_heads * d + kv_head * d + c)];
+        score += queries[static_cast<std::size_t>((q.first + i) * heads.heads * d + head * d + c)] *
+                 keys[static_cast<std::size_t>((k.first + j) * heads.kv_heads * d + kv_head * d + c)];
       map.weights[static_cast<std::size_t>(i * k.count + j)] = std::exp(op.scale * score - row_lse);
     }
   }
@@ -129,7 +138,8 @@ std::string attention_png(const AttentionMap& map, int cell) {
   return png_of(map, cell > 0 ? cell : static_cast<int>(std::max<std::int64_t>(1, 512 / map.cols)));
 }
 
-std::string attention_svg(const std::vector<AttentionMap>& maps, std::string_view title, const std::vector<std::string>& tokens, int columns) {
+std::string attention_svg(const std::vector<AttentionMap>& maps, std::string_view title, const std::vector<std::string>& tokens,
+                          int columns) {
   if (maps.empty()) throw Error("attention map: there is none to draw");
   const std::size_t across = columns > 0 ? static_cast<std::size_t>(columns) : std::min<std::size_t>(4, maps.size());
   std::int64_t longest = 1;
@@ -138,7 +148,8 @@ std::string attention_svg(const std::vector<AttentionMap>& maps, std::string_vie
     longest = std::max({longest, map.rows, map.cols});
   }
   const bool read = !tokens.empty() && longest <= 48;  // tokens are legible
-  const double side = read ? std::max(220.0, static_cast<double>(longest) * 13) : std::max(196.0, (820.0 - 40.0 * static_cast<double>(across)) / static_cast<double>(across));
+  const double side = read ? std::max(220.0, static_cast<double>(longest) * 13)
+                           : std::max(196.0, (820.0 - 40.0 * static_cast<double>(across)) / static_cast<double>(across));
   double widest = 14;
   if (read)
     for (const std::string& token : tokens) widest = std::max(widest, text_width(visible(token), 9.5) + 8);
@@ -148,26 +159,36 @@ std::string attention_svg(const std::vector<AttentionMap>& maps, std::string_vie
   svg.text(20, 28, title, "font-size=\"15\" font-weight=\"bold\"");
   for (std::size_t m = 0; m < maps.size(); ++m) {
     const AttentionMap& map = maps[m];
-    const double x = 20 + widest + static_cast<double>(m % across) * cell_width, y = 66 + static_cast<double>(m / across) * cell_height;
+    const double x = 20 + widest + static_cast<double>(m % across) * cell_width,
+                 y = 66 + static_cast<double>(m / across) * cell_height;
     const double w = cell * static_cast<double>(map.cols), h = cell * static_cast<double>(map.rows);
     std::string name = map.node;
-    if (const std::size_t dot = name.rfind('.'); dot != std::string::npos && name.find("attention", dot) != std::string::npos) name.erase(dot);
+    if (const std::size_t dot = name.rfind('.'); dot != std::string::npos && name.find("attention", dot) != std::string::npos)
+      name.erase(dot);
     if (name.starts_with("model.")) name.erase(0, 6);
-    svg.text(x, y - 8, shortened(name, static_cast<std::size_t>(side / 8.5)) + " · head " + std::to_string(map.head), "font-size=\"11\" fill=\"#555\"");
-    svg.raw("<image x=\"" + number(x) + "\" y=\"" + number(y) + "\" width=\"" + number(w) + "\" height=\"" + number(h) + "\" preserveAspectRatio=\"none\" style=\"image-rendering:pixelated\" href=\"data:image/png;base64," +
+    svg.text(x, y - 8, shortened(name, static_cast<std::size_t>(side / 8.5)) + " · head " + std::to_string(map.head),
+             "font-size=\"11\" fill=\"#555\"");
+    svg.raw("<image x=\"" + number(x) + "\" y=\"" + number(y) + "\" width=\"" + number(w) + "\" height=\"" + number(h) +
+            "\" preserveAspectRatio=\"none\" style=\"image-rendering:pixelated\" href=\"data:image/png;base64," +
             base64(png_of(map, static_cast<int>(std::max<std::int64_t>(1, 256 / longest)))) + "\"/>\n");
     svg.rect(x, y, w, h, "fill=\"none\" stroke=\"#999\"");
     if (read) {
       for (std::int64_t i = 0; i < map.rows; ++i)
-        if (static_cast<std::size_t>(i) < tokens.size()) svg.text(x - 4, y + (static_cast<double>(i) + 0.5) * cell + 3, visible(tokens[static_cast<std::size_t>(i)]), "font-size=\"9.5\" text-anchor=\"end\" fill=\"#555\"");
+        if (static_cast<std::size_t>(i) < tokens.size())
+          svg.text(x - 4, y + (static_cast<double>(i) + 0.5) * cell + 3, visible(tokens[static_cast<std::size_t>(i)]),
+                   "font-size=\"9.5\" text-anchor=\"end\" fill=\"#555\"");
       for (std::int64_t j = 0; j < map.cols; ++j) {
         if (static_cast<std::size_t>(j) >= tokens.size()) continue;
         const double at = x + (static_cast<double>(j) + 0.5) * cell + 3, below = y + h + 5;
-        svg.text(at, below, visible(tokens[static_cast<std::size_t>(j)]), "font-size=\"9.5\" text-anchor=\"end\" fill=\"#555\" transform=\"rotate(-90 " + number(at) + " " + number(below) + ")\"");
+        svg.text(at, below, visible(tokens[static_cast<std::size_t>(j)]),
+                 "font-size=\"9.5\" text-anchor=\"end\" fill=\"#555\" transform=\"rotate(-90 " + number(at) + " " + number(below) +
+                     ")\"");
       }
     } else {
       svg.text(x + w / 2, y + h + 14, "key", "font-size=\"10\" text-anchor=\"middle\" fill=\"#777\"");
-      svg.text(x - 5, y + h / 2, "query", "font-size=\"10\" text-anchor=\"middle\" fill=\"#777\" transform=\"rotate(-90 " + number(x - 5) + " " + number(y + h / 2) + ")\"");
+      svg.text(x - 5, y + h / 2, "query",
+               "font-size=\"10\" text-anchor=\"middle\" fill=\"#777\" transform=\"rotate(-90 " + number(x - 5) + " " +
+                   number(y + h / 2) + ")\"");
     }
   }
   const double width = 20 + widest + static_cast<double>(std::min(across, maps.size())) * cell_width;
@@ -184,10 +205,13 @@ std::string attention_svg(const std::vector<AttentionMap>& maps, std::string_vie
 }
 
 std::string heat_map_svg(const HeatMap& map) {
-  if (map.columns.size() != map.x.size()) throw Error("heat map: one x a column, got " + std::to_string(map.x.size()) + " and " + std::to_string(map.columns.size()));
+  if (map.columns.size() != map.x.size())
+    throw Error("heat map: one x a column, got " + std::to_string(map.x.size()) + " and " + std::to_string(map.columns.size()));
   double low = HUGE_VAL, high = 0;
   for (const auto& column : map.columns) {
-    if (column.size() != map.rows.size()) throw Error("heat map: a column has a value a row, got " + std::to_string(column.size()) + " and " + std::to_string(map.rows.size()));
+    if (column.size() != map.rows.size())
+      throw Error("heat map: a column has a value a row, got " + std::to_string(column.size()) + " and " +
+                  std::to_string(map.rows.size()));
     for (double v : column)
       if (std::isfinite(v) && v > 0) low = std::min(low, v), high = std::max(high, v);
   }
@@ -195,7 +219,8 @@ std::string heat_map_svg(const HeatMap& map) {
 
   double left = 30;
   for (const std::string& row : map.rows) left = std::max(left, text_width(row, 11) + 28);
-  const double kWidth = 860, kTop = 48, row_height = std::clamp(360.0 / static_cast<double>(std::max<std::size_t>(1, map.rows.size())), 12.0, 26.0);
+  const double kWidth = 860, kTop = 48,
+               row_height = std::clamp(360.0 / static_cast<double>(std::max<std::size_t>(1, map.rows.size())), 12.0, 26.0);
   const double right = kWidth - 110, bottom = kTop + row_height * static_cast<double>(map.rows.size());
   const auto place = [&](double v) { return std::log(v / low) / std::log(high / low); };
   Svg svg;
@@ -208,7 +233,9 @@ std::string heat_map_svg(const HeatMap& map) {
     for (std::size_t c = 0; c < map.columns.size(); c += every) {
       const double v = map.columns[c][r];
       if (std::isfinite(v) && v > 0)
-        svg.rect(left + column * static_cast<double>(c), y, std::min(column * static_cast<double>(every) + 0.6, right - left - column * static_cast<double>(c)), row_height - 1, "fill=\"" + hex(heat(0.06 + 0.9 * place(v))) + "\"");
+        svg.rect(left + column * static_cast<double>(c), y,
+                 std::min(column * static_cast<double>(every) + 0.6, right - left - column * static_cast<double>(c)),
+                 row_height - 1, "fill=\"" + hex(heat(0.06 + 0.9 * place(v))) + "\"");
     }
   }
   svg.rect(left, kTop, right - left, bottom - kTop, "fill=\"none\" stroke=\"#999\"");
@@ -216,12 +243,14 @@ std::string heat_map_svg(const HeatMap& map) {
     const std::size_t ticks = std::min<std::size_t>(8, map.x.size());
     for (std::size_t t = 0; t < ticks; ++t) {
       const std::size_t c = ticks == 1 ? 0 : t * (map.x.size() - 1) / (ticks - 1);
-      svg.text(left + column * (static_cast<double>(c) + 0.5), bottom + 16, number(map.x[c], 0), "text-anchor=\"middle\" font-size=\"11\"");
+      svg.text(left + column * (static_cast<double>(c) + 0.5), bottom + 16, number(map.x[c], 0),
+               "text-anchor=\"middle\" font-size=\"11\"");
     }
   }
   svg.text((left + right) / 2, bottom + 34, map.x_label, "text-anchor=\"middle\"");
   const double bar = right + 22, span = bottom - kTop;
-  for (int i = 0; i < 80; ++i) svg.rect(bar, bottom - span * (i + 1) / 80, 12, span / 80 + 0.3, "fill=\"" + hex(heat(0.06 + 0.9 * i / 79)) + "\"");
+  for (int i = 0; i < 80; ++i)
+    svg.rect(bar, bottom - span * (i + 1) / 80, 12, span / 80 + 0.3, "fill=\"" + hex(heat(0.06 + 0.9 * i / 79)) + "\"");
   for (double power = std::ceil(std::log10(low)); std::pow(10, power) <= high; ++power)
     svg.text(bar + 17, bottom - span * place(std::pow(10, power)) + 4, short_number(std::pow(10, power)), "font-size=\"10\"");
   svg.text(bar + 6, kTop - 8, map.value_label, "font-size=\"10\" text-anchor=\"middle\" fill=\"#777\"");

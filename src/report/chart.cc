@@ -38,8 +38,8 @@ std::vector<std::pair<double, double>> smoothed(const std::vector<std::pair<doub
   return out;
 }
 
-void write_chart_svg(const std::filesystem::path& file, const std::string& title, const std::string& x_label, const std::string& y_label,
-                     const std::vector<Series>& series) {
+void write_chart_svg(const std::filesystem::path& file, const std::string& title, const std::string& x_label,
+                     const std::string& y_label, const std::vector<Series>& series) {
   AxisRange xs, ys;
   for (const Series& s : series)
     for (const auto& [x, y] : s.xy)
@@ -61,18 +61,22 @@ void write_chart_svg(const std::filesystem::path& file, const std::string& title
   }
   for (double x = std::ceil(xs.low / x_step) * x_step; x <= xs.high + x_step * 1e-6; x += x_step)
     svg.text(px(x), kHeight - kBottom + 18, number(x, digits_of(x_step)), "text-anchor=\"middle\"");
-  svg.path("M" + number(kLeft) + " " + number(kTop) + "V" + number(kHeight - kBottom) + "H" + number(kWidth - kRight), "fill=\"none\" stroke=\"#999\"");
+  svg.path("M" + number(kLeft) + " " + number(kTop) + "V" + number(kHeight - kBottom) + "H" + number(kWidth - kRight),
+           "fill=\"none\" stroke=\"#999\"");
   svg.text((kLeft + kWidth - kRight) / 2, kHeight - 12, x_label, "text-anchor=\"middle\"");
-  svg.text(16, (kTop + kHeight - kBottom) / 2, y_label, "text-anchor=\"middle\" transform=\"rotate(-90 16 " + number((kTop + kHeight - kBottom) / 2) + ")\"");
+  svg.text(16, (kTop + kHeight - kBottom) / 2, y_label,
+           "text-anchor=\"middle\" transform=\"rotate(-90 16 " + number((kTop + kHeight - kBottom) / 2) + ")\"");
 
   for (const Series& s : series) {
     std::string path, marks;
     for (const auto& [x, y] : s.xy) {
       if (!std::isfinite(x) || !std::isfinite(y)) continue;
       path += (path.empty() ? "M" : "L") + number(px(x)) + " " + number(py(y));
-      if (s.points) marks += "<circle cx=\"" + number(px(x)) + "\" cy=\"" + number(py(y)) + "\" r=\"3\" fill=\"" + s.colour + "\"/>\n";
+      if (s.points)
+        marks += "<circle cx=\"" + number(px(x)) + "\" cy=\"" + number(py(y)) + "\" r=\"3\" fill=\"" + s.colour + "\"/>\n";
     }
-    svg.path(path, "fill=\"none\" stroke=\"" + s.colour + "\" stroke-width=\"" + (s.faint ? "1\" stroke-opacity=\"0.3\"" : "1.8\""));
+    svg.path(path,
+             "fill=\"none\" stroke=\"" + s.colour + "\" stroke-width=\"" + (s.faint ? "1\" stroke-opacity=\"0.3\"" : "1.8\""));
     svg.raw(marks);
   }
   double legend = kWidth - kRight - 12;

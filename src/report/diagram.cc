@@ -47,7 +47,8 @@ Block block_of(std::string_view name) {
     const std::string_view rest = name.substr(dot + 1, name.find('.', dot + 1) - dot - 1);
     std::int64_t number = -1;
     const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), number);
-    if (error == std::errc() && !rest.empty() && end == rest.data() + rest.size()) return {std::string(name.substr(0, dot)), number};
+    if (error == std::errc() && !rest.empty() && end == rest.data() + rest.size())
+      return {std::string(name.substr(0, dot)), number};
   }
   return {};
 }
@@ -82,7 +83,9 @@ std::vector<Block> blocks_of(const Graph& graph, const std::vector<Part>& parts)
 
 std::string family_of(const Op& op) {
   if (is_any<MatMul>(op)) return "product";
-  if (is_any<MultiHeadAttn, AttnDelta, MultiHeadAttnGradQ, MultiHeadAttnGradK, MultiHeadAttnGradV, CachedAttention, Rope, CacheWrite>(op)) return "attention";
+  if (is_any<MultiHeadAttn, AttnDelta, MultiHeadAttnGradQ, MultiHeadAttnGradK, MultiHeadAttnGradV, CachedAttention, Rope,
+             CacheWrite>(op))
+    return "attention";
   if (is_any<RmsNorm, RmsNormGrad, LayerNorm, LayerNormGrad, Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad>(op)) return "norm";
   if (is_any<CrossEntropy, CrossEntropyGrad>(op)) return "loss";
   if (is_any<Embedding, EmbeddingGrad>(op)) return "token";
@@ -113,8 +116,9 @@ std::string short_name(std::string_view name, std::string_view scope, std::strin
   if (name.starts_with(scope)) name.remove_prefix(scope.size());
   std::string text(name);
   const std::size_t last = text.rfind('.') + 1, number = text.rfind('_');
-  const bool numbered = number != std::string::npos && number > last && number + 1 < text.size() &&
-                        std::all_of(text.begin() + static_cast<std::ptrdiff_t>(number) + 1, text.end(), [](char c) { return c >= '0' && c <= '9'; });
+  const bool numbered =
+      number != std::string::npos && number > last && number + 1 < text.size() &&
+      std::all_of(text.begin() + static_cast<std::ptrdiff_t>(number) + 1, text.end(), [](char c) { return c >= '0' && c <= '9'; });
   if (numbered && text.substr(last, number - last) == op && !gradient) text.erase(last == 0 ? 0 : last - 1);
   return text.empty() ? std::string(op) : (gradient ? "∂ " : "") + text;
 }
@@ -127,8 +131,8 @@ class Builder {
   Builder(const Graph& graph, const GraphPicture& options)
       : graph_(graph), options_(options), parts_(parts_of(graph)), blocks_(blocks_of(graph, parts_)), runs_(graph.nodes().size()) {
     if (options.plan != nullptr && options.plan->graph().nodes().size() != graph.nodes().size())
-      throw Error("graph picture: the plan is of another graph, of " + std::to_string(options.plan->graph().nodes().size()) + " nodes and not " +
-                  std::to_string(graph.nodes().size()));
+      throw Error("graph picture: the plan is of another graph, of " + std::to_string(options.plan->graph().nodes().size()) +
+                  " nodes and not " + std::to_string(graph.nodes().size()));
     if (options.profile != nullptr)
       for (const NodeTime& node : options.profile->nodes) seconds_[node.name] += node.seconds;
     if (options.plan != nullptr) {
@@ -177,7 +181,8 @@ class Builder {
   void find_runs() {
     std::map<Key, std::map<std::int64_t, std::vector<std::int32_t>>> series;
     for (std::size_t n = 0; n < graph_.nodes().size(); ++n)
-      if (blocks_[n].number >= 0 && !is_source(graph_.nodes()[n].op)) series[{parts_[n], blocks_[n].series}][blocks_[n].number].push_back(static_cast<std::int32_t>(n));
+      if (blocks_[n].number >= 0 && !is_source(graph_.nodes()[n].op))
+        series[{parts_[n], blocks_[n].series}][blocks_[n].number].push_back(static_cast<std::int32_t>(n));
     for (auto& [key, blocks] : series) {
       if (blocks.size() < 2) continue;
       std::string before;
@@ -232,13 +237,15 @@ class Builder {
     box.family = family_of(node.op);
     box.seconds = seconds(n);
     box.idle = !is_source(node.op) && !is_view(node.op) && !runs_[static_cast<std::size_t>(n)];
-    const std::string op = std::holds_alternative<MultiHeadAttn>(node.op) ? attention_name(std::get<MultiHeadAttn>(node.op)) : op_name(node.op);
+    const std::string op =
+        std::holds_alternative<MultiHeadAttn>(node.op) ? attention_name(std::get<MultiHeadAttn>(node.op)) : op_name(node.op);
     box.title = short_name(node.name, scope, op);
     box.about = box.title == op || is_source(node.op) ? "" : op;
     if (box.part == Part::update && !node.inputs.empty() && overwrites(node.op)) {
       box.lines.push_back(to_string(graph_.type(node.inputs[0])));
     } else {
-      box.lines.push_back(to_string(node.outputs[0]) + " · " + (is_source(node.op) ? byte_text(static_cast<double>(node.outputs[0].bytes())) : memory_text(n)));
+      box.lines.push_back(to_string(node.outputs[0]) + " · " +
+                          (is_source(node.op) ? byte_text(static_cast<double>(node.outputs[0].bytes())) : memory_text(n)));
       for (Value v : node.inputs) {
         const Node& source = graph_.node(v);
         if (!is_kept(source.op) || source.outputs[0].shape.size() == 1) continue;
@@ -247,7 +254,8 @@ class Builder {
         box.lines.push_back("← " + shortened(read, 24) + " " + to_string(source.outputs[0].shape));
       }
     }
-    if (options_.profile != nullptr && !is_source(node.op) && !is_view(node.op)) box.lines.push_back(box.idle ? "does not run" : time_line(box.seconds));
+    if (options_.profile != nullptr && !is_source(node.op) && !is_view(node.op))
+      box.lines.push_back(box.idle ? "does not run" : time_line(box.seconds));
     box.tip = node.name + " = " + op_name(node.op) + (op_attributes(node.op).empty() ? "" : "[" + op_attributes(node.op) + "]");
     for (std::size_t i = 0; i < node.inputs.size(); ++i) box.tip += (i ? ", " : " (") + graph_.node(node.inputs[i]).name;
     if (!node.inputs.empty()) box.tip += ")";
@@ -275,9 +283,11 @@ class Builder {
         box.nodes.push_back(n);
         box.seconds += seconds(n);
         for (Value v : at(graph_, n).inputs)
-          if (std::holds_alternative<Parameter>(graph_.node(v).op) && parameters.insert(v.node).second) weights += graph_.shape(v).size();
+          if (std::holds_alternative<Parameter>(graph_.node(v).op) && parameters.insert(v.node).second)
+            weights += graph_.shape(v).size();
         for (std::int32_t slot = 0; slot < static_cast<std::int32_t>(at(graph_, n).outputs.size()); ++slot)
-          if (alias_of(at(graph_, n).op, slot) < 0) bytes += static_cast<double>(at(graph_, n).outputs[static_cast<std::size_t>(slot)].bytes());
+          if (alias_of(at(graph_, n).op, slot) < 0)
+            bytes += static_cast<double>(at(graph_, n).outputs[static_cast<std::size_t>(slot)].bytes());
       }
     const std::size_t each = group.blocks.front().size();
     box.lines.push_back(std::to_string(each) + (each == 1 ? " node" : " nodes") + (group.blocks.size() > 1 ? " each" : ""));
@@ -293,8 +303,11 @@ class Builder {
     Diagram d;
     std::map<std::int32_t, std::size_t> box_at, group_box;  // node or group → box
     const bool whole = group < 0;
-    const std::set<std::int32_t> inside = whole ? std::set<std::int32_t>() : std::set<std::int32_t>(first(group).begin(), first(group).end());
-    const std::string scope = whole ? "" : groups_[static_cast<std::size_t>(group)].series + "." + std::to_string(groups_[static_cast<std::size_t>(group)].first) + ".";
+    const std::set<std::int32_t> inside =
+        whole ? std::set<std::int32_t>() : std::set<std::int32_t>(first(group).begin(), first(group).end());
+    const std::string scope = whole ? ""
+                                    : groups_[static_cast<std::size_t>(group)].series + "." +
+                                          std::to_string(groups_[static_cast<std::size_t>(group)].first) + ".";
     std::string plain_scope = scope;
     if (plain_scope.starts_with("update/")) plain_scope.erase(0, 7);
     const auto drawn = [&](std::int32_t n) {  // constants of one value and what is a line elsewhere are not
@@ -312,7 +325,8 @@ class Builder {
       Box box;
       box.kind = Box::Kind::outside;
       box.part = parts_[static_cast<std::size_t>(n)];
-      box.title = by_group ? groups_[static_cast<std::size_t>(its_group)].title : shortened(short_name(at(graph_, n).name, plain_scope, op_name(at(graph_, n).op)), 34);
+      box.title = by_group ? groups_[static_cast<std::size_t>(its_group)].title
+                           : shortened(short_name(at(graph_, n).name, plain_scope, op_name(at(graph_, n).op)), 34);
       if (!by_group) box.lines.push_back(to_string(at(graph_, n).outputs[0]));
       box.tip = at(graph_, n).name;
       box.nodes = {n};
@@ -328,7 +342,8 @@ class Builder {
         if (!drawn(v.node)) continue;
         if (whole)
           from.push_back(box_at.at(v.node));
-        else if (inside.contains(v.node) || parts_[static_cast<std::size_t>(v.node)] == groups_[static_cast<std::size_t>(group)].part)
+        else if (inside.contains(v.node) ||
+                 parts_[static_cast<std::size_t>(v.node)] == groups_[static_cast<std::size_t>(group)].part)
           from.push_back(outside(v.node));
       }
       const std::int32_t its_group = whole ? group_of(n) : -1;
@@ -358,7 +373,9 @@ class Builder {
     return d;
   }
 
-  const std::vector<std::int32_t>& first(std::int32_t group) const { return groups_[static_cast<std::size_t>(group)].blocks.front(); }
+  const std::vector<std::int32_t>& first(std::int32_t group) const {
+    return groups_[static_cast<std::size_t>(group)].blocks.front();
+  }
   std::int32_t group_of(std::int32_t n) const {
     const auto found = group_of_.find(n);
     return found == group_of_.end() ? -1 : found->second;

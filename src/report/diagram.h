@@ -28,13 +28,13 @@ struct Box {
   enum class Kind : std::uint8_t { input, output, op, group, outside };
   Kind kind = Kind::op;
   Part part = Part::forward;
-  std::string title, about;          ///< bold, and beside it
-  std::vector<std::string> lines;    ///< below
-  std::string tip;                   ///< all there is to say, for a tooltip
-  std::string family;                ///< what decides its colour: see family_of
-  double seconds = 0;                ///< of all its nodes
-  std::int32_t opens = -1;           ///< group: the index of the diagram of its first block
-  bool idle = false;                 ///< the plan does not run it
+  std::string title, about;        ///< bold, and beside it
+  std::vector<std::string> lines;  ///< below
+  std::string tip;                 ///< all there is to say, for a tooltip
+  std::string family;              ///< what decides its colour: see family_of
+  double seconds = 0;              ///< of all its nodes
+  std::int32_t opens = -1;         ///< group: the index of the diagram of its first block
+  bool idle = false;               ///< the plan does not run it
   std::vector<std::int32_t> nodes;
 };
 struct Diagram {

@@ -97,7 +97,9 @@ std::string summary(double wall_time, std::int64_t step, const Message& value) {
 
 std::string version_event(double wall_time) { return event(wall_time, 0).bytes(3, "brain.Event:2").str(); }
 
-std::string session_start_event(double wall_time, std::int64_t step) { return event(wall_time, step).bytes(7, Message().integer(1, 1).str()).str(); }
+std::string session_start_event(double wall_time, std::int64_t step) {
+  return event(wall_time, step).bytes(7, Message().integer(1, 1).str()).str();
+}
 
 std::string scalar_event(double wall_time, std::int64_t step, std::string_view tag, double value) {
   return summary(wall_time, step, Message().bytes(1, tag).number32(2, static_cast<float>(value)));
@@ -121,14 +123,27 @@ std::string histogram_event(double wall_time, std::int64_t step, std::string_vie
     limits.push_back(high);
     // A bin holds what is above the limit before it, and at most its own.
     for (double x : values)
-      if (std::isfinite(x)) counts[static_cast<std::size_t>(std::lower_bound(limits.begin(), limits.end() - 1, x) - limits.begin())] += 1;
+      if (std::isfinite(x))
+        counts[static_cast<std::size_t>(std::lower_bound(limits.begin(), limits.end() - 1, x) - limits.begin())] += 1;
   }
-  const Message histogram = Message().number(1, low).number(2, high).number(3, count).number(4, sum).number(5, squares).numbers(6, limits).numbers(7, counts);
+  const Message histogram = Message()
+                                .number(1, low)
+                                .number(2, high)
+                                .number(3, count)
+                                .number(4, sum)
+                                .number(5, squares)
+                                .numbers(6, limits)
+                                .numbers(7, counts);
   return summary(wall_time, step, Message().bytes(1, tag).bytes(5, histogram.str()));
 }
 
-std::string image_event(double wall_time, std::int64_t step, std::string_view tag, std::string_view png, std::int64_t width, std::int64_t height) {
-  const Message image = Message().integer(1, static_cast<std::uint64_t>(height)).integer(2, static_cast<std::uint64_t>(width)).integer(3, 3).bytes(4, png);
+std::string image_event(double wall_time, std::int64_t step, std::string_view tag, std::string_view png, std::int64_t width,
+                        std::int64_t height) {
+  const Message image = Message()
+                            .integer(1, static_cast<std::uint64_t>(height))
+                            .integer(2, static_cast<std::uint64_t>(width))
+                            .integer(3, 3)
+                            .bytes(4, png);
   return summary(wall_time, step, Message().bytes(1, tag).bytes(4, image.str()));
 }
 

@@ -10,10 +10,10 @@ namespace graft::report::detail {
 /// A protocol buffer message being put together (protobuf.dev/programming-guides/encoding).
 class Message {
  public:
-  Message& integer(int field, std::uint64_t value);        ///< int64, uint64, enum
-  Message& number(int field, double value);                ///< double
-  Message& number32(int field, float value);               ///< float
-  Message& bytes(int field, std::string_view value);       ///< string, bytes, message
+  Message& integer(int field, std::uint64_t value);             ///< int64, uint64, enum
+  Message& number(int field, double value);                     ///< double
+  Message& number32(int field, float value);                    ///< float
+  Message& bytes(int field, std::string_view value);            ///< string, bytes, message
   Message& numbers(int field, std::span<const double> values);  ///< packed doubles
   const std::string& str() const { return out_; }
 
@@ -36,6 +36,7 @@ std::string session_start_event(double wall_time, std::int64_t step);
 std::string scalar_event(double wall_time, std::int64_t step, std::string_view tag, double value);
 /// "" when no value is finite.
 std::string histogram_event(double wall_time, std::int64_t step, std::string_view tag, std::span<const double> values);
-std::string image_event(double wall_time, std::int64_t step, std::string_view tag, std::string_view png, std::int64_t width, std::int64_t height);
+std::string image_event(double wall_time, std::int64_t step, std::string_view tag, std::string_view png, std::int64_t width,
+                        std::int64_t height);
 
 }  // namespace graft::report::detail

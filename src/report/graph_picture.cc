@@ -26,7 +26,9 @@ struct Drawing {
   double width = 0, height = 0;
 };
 
-bool is_pill(const Box& box) { return box.kind == Box::Kind::input || box.kind == Box::Kind::output || box.kind == Box::Kind::outside; }
+bool is_pill(const Box& box) {
+  return box.kind == Box::Kind::input || box.kind == Box::Kind::output || box.kind == Box::Kind::outside;
+}
 
 LayoutBox measured(const Box& box) {
   double width = text_width(box.title, kTitle) * 1.06 + (box.about.empty() ? 0 : 8 + text_width(box.about, kText));
@@ -46,7 +48,9 @@ std::string curve(const std::vector<std::pair<double, double>>& points, const au
     }
     const auto [px, py] = place(points[i - 1].first, points[i - 1].second);
     const double middle = (py + y) / 2;
-    d += std::abs(px - x) < 0.05 ? "V" + number(y, 1) : "C" + number(px, 1) + " " + number(middle, 1) + " " + number(x, 1) + " " + number(middle, 1) + " " + number(x, 1) + " " + number(y, 1);
+    d += std::abs(px - x) < 0.05 ? "V" + number(y, 1)
+                                 : "C" + number(px, 1) + " " + number(middle, 1) + " " + number(x, 1) + " " + number(middle, 1) +
+                                       " " + number(x, 1) + " " + number(y, 1);
   }
   return d;
 }
@@ -57,15 +61,21 @@ void draw_box(Svg& svg, const Box& box, const Area& a, bool links, double slowes
   svg.raw(box.idle ? "<g opacity=\"0.45\">" : "<g>");
   svg.raw("<title>" + escaped(box.tip) + "</title>\n");
   if (is_pill(box)) {
-    svg.rect(a.x, a.y, a.width, a.height, "rx=\"" + number(std::min(14.0, a.height / 2), 1) + "\" fill=\"" + (box.kind == Box::Kind::outside ? "#fafafa" : "#eef2f7") + "\" stroke=\"#9aa5b1\"" +
-                                              (box.kind == Box::Kind::outside ? " stroke-dasharray=\"3 3\"" : ""));
+    svg.rect(a.x, a.y, a.width, a.height,
+             "rx=\"" + number(std::min(14.0, a.height / 2), 1) + "\" fill=\"" +
+                 (box.kind == Box::Kind::outside ? "#fafafa" : "#eef2f7") + "\" stroke=\"#9aa5b1\"" +
+                 (box.kind == Box::Kind::outside ? " stroke-dasharray=\"3 3\"" : ""));
   } else {
     const bool group = box.kind == Box::Kind::group;
     const std::string colour = group ? "#5c677d" : family_colour(box.family);
     if (group && !box.about.empty())
-      for (double shift : {6.0, 3.0}) svg.rect(a.x + shift, a.y + shift, a.width, a.height, "rx=\"4\" fill=\"#f4f5f7\" stroke=\"#9aa5b1\"");
-    svg.rect(a.x, a.y, a.width, a.height, std::string("rx=\"4\" fill=\"") + (group ? "#f4f5f7" : "white") + "\" stroke=\"" + colour + "\"");
-    svg.path("M" + number(a.x + 4, 1) + " " + number(a.y, 1) + "h1.5v" + number(a.height, 1) + "h-1.5a4 4 0 0 1 -4 -4v" + number(8 - a.height, 1) + "a4 4 0 0 1 4 -4z", "fill=\"" + colour + "\"");
+      for (double shift : {6.0, 3.0})
+        svg.rect(a.x + shift, a.y + shift, a.width, a.height, "rx=\"4\" fill=\"#f4f5f7\" stroke=\"#9aa5b1\"");
+    svg.rect(a.x, a.y, a.width, a.height,
+             std::string("rx=\"4\" fill=\"") + (group ? "#f4f5f7" : "white") + "\" stroke=\"" + colour + "\"");
+    svg.path("M" + number(a.x + 4, 1) + " " + number(a.y, 1) + "h1.5v" + number(a.height, 1) + "h-1.5a4 4 0 0 1 -4 -4v" +
+                 number(8 - a.height, 1) + "a4 4 0 0 1 4 -4z",
+             "fill=\"" + colour + "\"");
     if (slowest > 0 && box.seconds > 0)
       svg.rect(a.x + 6, a.y + a.height - 3.5, (a.width - 7) * box.seconds / slowest, 3, "fill=\"#e15759\" fill-opacity=\"0.75\"");
   }
@@ -141,9 +151,12 @@ Drawing draw(const Diagram& diagram, bool links) {
   for (const auto& [from, to] : across) {
     const Area &a = areas[from], &b = areas[to];
     const bool right = a.x < b.x;
-    const double x1 = right ? a.x + a.width : a.x, y1 = a.y + a.height / 2, x2 = right ? b.x : b.x + b.width, y2 = b.y + b.height / 2, bend = right ? 30 : -30;
-    drawing.svg.path("M" + number(x1, 1) + " " + number(y1, 1) + "C" + number(x1 + bend, 1) + " " + number(y1, 1) + " " + number(x2 - bend, 1) + " " + number(y2, 1) + " " + number(x2, 1) + " " + number(y2, 1),
-                     std::string("fill=\"none\" stroke=\"") + (diagram.boxes[to].part == Part::update ? "#f28e2b" : "#8d99ae") + "\" stroke-opacity=\"0.6\" stroke-dasharray=\"4 3\"");
+    const double x1 = right ? a.x + a.width : a.x, y1 = a.y + a.height / 2, x2 = right ? b.x : b.x + b.width,
+                 y2 = b.y + b.height / 2, bend = right ? 30 : -30;
+    drawing.svg.path("M" + number(x1, 1) + " " + number(y1, 1) + "C" + number(x1 + bend, 1) + " " + number(y1, 1) + " " +
+                         number(x2 - bend, 1) + " " + number(y2, 1) + " " + number(x2, 1) + " " + number(y2, 1),
+                     std::string("fill=\"none\" stroke=\"") + (diagram.boxes[to].part == Part::update ? "#f28e2b" : "#8d99ae") +
+                         "\" stroke-opacity=\"0.6\" stroke-dasharray=\"4 3\"");
   }
   for (const PartLayout& part : parts) {
     for (const LayoutEdge& edge : part.edges) {
@@ -151,13 +164,16 @@ Drawing draw(const Diagram& diagram, bool links) {
       drawing.svg.path(curve(edge.points, place(part)), "fill=\"none\" stroke=\"#7a8490\" stroke-width=\"1.2\"");
       const auto [ex, ey] = place(part)(edge.points.back().first, edge.points.back().second);
       const double down = part.up ? -1 : 1;
-      drawing.svg.path("M" + number(ex - 3.5, 1) + " " + number(ey - 6 * down, 1) + "L" + number(ex, 1) + " " + number(ey, 1) + "L" + number(ex + 3.5, 1) + " " + number(ey - 6 * down, 1) + "Z", "fill=\"#7a8490\"");
+      drawing.svg.path("M" + number(ex - 3.5, 1) + " " + number(ey - 6 * down, 1) + "L" + number(ex, 1) + " " + number(ey, 1) +
+                           "L" + number(ex + 3.5, 1) + " " + number(ey - 6 * down, 1) + "Z",
+                       "fill=\"#7a8490\"");
     }
   }
   for (std::size_t b = 0; b < count; ++b) draw_box(drawing.svg, diagram.boxes[b], areas[b], links, slowest);
   for (std::size_t p = 0; p < parts.size() && many; ++p)
     if (!parts[p].boxes.empty())
-      drawing.svg.text(parts[p].x + parts[p].size.width / 2, kTitle, std::string(kPartNames[p]) + (parts[p].up ? "  ↑" : "  ↓"), "text-anchor=\"middle\" font-size=\"13\" fill=\"#888\" letter-spacing=\"1\"");
+      drawing.svg.text(parts[p].x + parts[p].size.width / 2, kTitle, std::string(kPartNames[p]) + (parts[p].up ? "  ↑" : "  ↓"),
+                       "text-anchor=\"middle\" font-size=\"13\" fill=\"#888\" letter-spacing=\"1\"");
   return drawing;
 }
 
@@ -186,7 +202,8 @@ std::string moved(const Drawing& drawing, double x, double y) {
 
 std::string panel_title(const Diagram& diagrams_first, std::size_t which) {
   for (const Box& box : diagrams_first.boxes)
-    if (box.opens == static_cast<std::int32_t>(which)) return box.title + (box.about.empty() ? "" : ", one of " + box.about.substr(box.about.find(' ') + 1));
+    if (box.opens == static_cast<std::int32_t>(which))
+      return box.title + (box.about.empty() ? "" : ", one of " + box.about.substr(box.about.find(' ') + 1));
   return {};
 }
 
@@ -224,7 +241,8 @@ std::string graph_svg(const Graph& graph, const GraphPicture& options) {
     if (which == 0) {
       svg.raw(moved(drawing, x, y));
     } else {
-      svg.rect(x, y - 8, drawing.width + 2 * 14, drawing.height + kHead + 20, "rx=\"6\" fill=\"none\" stroke=\"#c3c9d1\" stroke-dasharray=\"5 4\"");
+      svg.rect(x, y - 8, drawing.width + 2 * 14, drawing.height + kHead + 20,
+               "rx=\"6\" fill=\"none\" stroke=\"#c3c9d1\" stroke-dasharray=\"5 4\"");
       svg.text(x + 14, y + 10, panel_title(diagrams[0], which), "font-size=\"12\" fill=\"#666\"");
       svg.raw(moved(drawing, x + 14, y + kHead));
     }
@@ -242,50 +260,67 @@ std::string graph_svg(const Graph& graph, const GraphPicture& options) {
 std::string graph_html(const Graph& graph, const GraphPicture& options) {
   const std::vector<Diagram> diagrams = diagrams_of(graph, options);
   const std::string title = escaped(diagrams[0].title);
-  std::string html = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>" + title +
-                     "</title>\n<style>\n"
-                     ":root { color-scheme: light dark; }\n"
-                     "body { font: 14px/1.5 Helvetica, Arial, sans-serif; margin: 24px; }\n"
-                     "h1 { font-size: 20px; } summary { cursor: pointer; font-size: 15px; padding: 6px 0; } figure { margin: 8px 0; overflow-x: auto; }\n"
-                     "details:target > summary { font-weight: bold; } svg a:hover rect { stroke-width: 2; }\n"
-                     "table { border-collapse: collapse; font-size: 12px; } th, td { text-align: left; padding: 2px 12px 2px 0; border-bottom: 1px solid #8884; }\n"
-                     "td.n { text-align: right; font-variant-numeric: tabular-nums; }\n"
-                     "</style>\n</head>\n<body>\n<h1>" + title + "</h1>\n";
+  std::string html =
+      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" "
+      "content=\"width=device-width\">\n<title>" +
+      title +
+      "</title>\n<style>\n"
+      ":root { color-scheme: light dark; }\n"
+      "body { font: 14px/1.5 Helvetica, Arial, sans-serif; margin: 24px; }\n"
+      "h1 { font-size: 20px; } summary { cursor: pointer; font-size: 15px; padding: 6px 0; } figure { margin: 8px 0; overflow-x: "
+      "auto; }\n"
+      "details:target > summary { font-weight: bold; } svg a:hover rect { stroke-width: 2; }\n"
+      "table { border-collapse: collapse; font-size: 12px; } th, td { text-align: left; padding: 2px 12px 2px 0; border-bottom: "
+      "1px solid #8884; }\n"
+      "td.n { text-align: right; font-variant-numeric: tabular-nums; }\n"
+      "</style>\n</head>\n<body>\n<h1>" +
+      title + "</h1>\n";
   const auto figure = [&](const Diagram& diagram, bool with_legend) {
     const Drawing drawing = draw(diagram, true);
     Svg svg;
     double end = 0;
     if (with_legend) end = legend(svg, diagrams, kMargin, 26, options.profile != nullptr);
     svg.raw(moved(drawing, kMargin, with_legend ? 44 : kMargin));
-    return "<figure>\n" + svg.str(std::max(end, drawing.width + 2 * kMargin), drawing.height + kMargin + (with_legend ? 44 : kMargin), diagram.title) + "</figure>\n";
+    return "<figure>\n" +
+           svg.str(std::max(end, drawing.width + 2 * kMargin), drawing.height + kMargin + (with_legend ? 44 : kMargin),
+                   diagram.title) +
+           "</figure>\n";
   };
   html += figure(diagrams[0], true);
   for (std::size_t d = 1; d < diagrams.size(); ++d)
-    html += "<details id=\"block-" + std::to_string(d) + "\"><summary>" + escaped(panel_title(diagrams[0], d)) + "</summary>\n" + figure(diagrams[d], false) + "</details>\n";
+    html += "<details id=\"block-" + std::to_string(d) + "\"><summary>" + escaped(panel_title(diagrams[0], d)) + "</summary>\n" +
+            figure(diagrams[d], false) + "</details>\n";
 
   std::map<std::string, double> seconds;
   if (options.profile != nullptr)
     for (const NodeTime& node : options.profile->nodes) seconds[node.name] += node.seconds;
-  html += "<details><summary>All " + std::to_string(graph.nodes().size()) + " nodes</summary>\n<table>\n<tr><th>name<th>op<th>attributes<th>results<th>bytes" +
+  html += "<details><summary>All " + std::to_string(graph.nodes().size()) +
+          " nodes</summary>\n<table>\n<tr><th>name<th>op<th>attributes<th>results<th>bytes" +
           std::string(options.profile != nullptr ? "<th>time" : "") + "</tr>\n";
   for (const Node& node : graph.nodes()) {
     std::string types;
     double bytes = 0;
-    for (const TensorType& type : node.outputs) types += (types.empty() ? "" : ", ") + to_string(type), bytes += static_cast<double>(type.bytes());
-    html += "<tr><td>" + escaped(node.name) + "<td>" + op_name(node.op) + "<td>" + escaped(op_attributes(node.op)) + "<td>" + types + "<td class=\"n\">" + byte_text(bytes);
-    if (options.profile != nullptr) html += "<td class=\"n\">" + (seconds.contains(node.name) ? time_text(seconds[node.name]) : std::string());
+    for (const TensorType& type : node.outputs)
+      types += (types.empty() ? "" : ", ") + to_string(type), bytes += static_cast<double>(type.bytes());
+    html += "<tr><td>" + escaped(node.name) + "<td>" + op_name(node.op) + "<td>" + escaped(op_attributes(node.op)) + "<td>" +
+            types + "<td class=\"n\">" + byte_text(bytes);
+    if (options.profile != nullptr)
+      html += "<td class=\"n\">" + (seconds.contains(node.name) ? time_text(seconds[node.name]) : std::string());
     html += "</tr>\n";
   }
-  html += "</table>\n</details>\n"
-          // Browsers that do not open a <details> themselves when a link leads to it.
-          "<script>addEventListener('hashchange', () => { const d = document.querySelector(location.hash); if (d) { d.open = true; d.scrollIntoView(); } });</script>\n"
-          "</body>\n</html>\n";
+  html +=
+      "</table>\n</details>\n"
+      // Browsers that do not open a <details> themselves when a link leads to it.
+      "<script>addEventListener('hashchange', () => { const d = document.querySelector(location.hash); if (d) { d.open = true; "
+      "d.scrollIntoView(); } });</script>\n"
+      "</body>\n</html>\n";
   return html;
 }
 
 std::string graph_dot(const Graph& graph, const GraphPicture& options) {
   const Diagram diagram = diagrams_of(graph, options)[0];
-  std::string dot = "digraph graft {\n  label=\"" + dot_text(diagram.title) + "\";\n  node [shape=box, fontname=\"Helvetica\", fontsize=10];\n";
+  std::string dot =
+      "digraph graft {\n  label=\"" + dot_text(diagram.title) + "\";\n  node [shape=box, fontname=\"Helvetica\", fontsize=10];\n";
   for (std::size_t p = 0; p < kPartNames.size(); ++p) {
     std::string boxes;
     for (std::size_t b = 0; b < diagram.boxes.size(); ++b) {
@@ -293,10 +328,13 @@ std::string graph_dot(const Graph& graph, const GraphPicture& options) {
       if (static_cast<std::size_t>(box.part) != p) continue;
       std::string label = dot_text(box.title + (box.about.empty() ? "" : "  " + box.about));
       for (const std::string& line : box.lines) label += "\\n" + dot_text(line);
-      boxes += "    b" + std::to_string(b) + " [label=\"" + label + "\"" + (is_pill(box) ? ", shape=ellipse" : ", color=\"" + family_colour(box.family) + "\"") +
+      boxes += "    b" + std::to_string(b) + " [label=\"" + label + "\"" +
+               (is_pill(box) ? ", shape=ellipse" : ", color=\"" + family_colour(box.family) + "\"") +
                (box.idle ? ", style=dashed" : "") + "];\n";
     }
-    if (!boxes.empty()) dot += "  subgraph cluster_" + std::string(kPartNames[p]) + " {\n    label=\"" + kPartNames[p] + "\"; color=\"#c3c9d1\";\n" + boxes + "  }\n";
+    if (!boxes.empty())
+      dot += "  subgraph cluster_" + std::string(kPartNames[p]) + " {\n    label=\"" + kPartNames[p] + "\"; color=\"#c3c9d1\";\n" +
+             boxes + "  }\n";
   }
   for (const auto& [from, to] : diagram.edges) dot += "  b" + std::to_string(from) + " -> b" + std::to_string(to) + ";\n";
   return dot + "}\n";

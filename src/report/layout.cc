@@ -130,7 +130,9 @@ class Rows {
       double sum = 0, weight = 0;
       const auto pull = [&](const std::vector<std::size_t>& near) {
         for (std::size_t n : near) {
-          const double w = item.bend && items_[n].bend ? 8 : item.bend || items_[n].bend ? 1 : 4;  // long edges are straight, near ones short
+          const double w = item.bend && items_[n].bend   ? 8
+                           : item.bend || items_[n].bend ? 1
+                                                         : 4;  // long edges are straight, near ones short
           sum += w * items_[n].x, weight += w;
         }
       };
@@ -150,7 +152,8 @@ class Rows {
 
 }  // namespace
 
-std::vector<double> spread(const std::vector<double>& wanted, const std::vector<double>& weights, const std::vector<double>& distance) {
+std::vector<double> spread(const std::vector<double>& wanted, const std::vector<double>& weights,
+                           const std::vector<double>& distance) {
   // With the distances taken off, this is isotonic regression: pool neighbours that are out of order.
   struct Pool {
     double sum, weight;

@@ -12,7 +12,8 @@ struct LayoutBox {
 };
 struct LayoutEdge {
   std::size_t from = 0, to = 0;
-  std::vector<std::pair<double, double>> points;  ///< the result: from the lower side of `from` over bends to the upper side of `to`
+  std::vector<std::pair<double, double>>
+      points;  ///< the result: from the lower side of `from` over bends to the upper side of `to`
 };
 struct LayoutSize {
   double width = 0, height = 0;
@@ -23,6 +24,7 @@ struct LayoutSize {
 LayoutSize lay_out(std::vector<LayoutBox>& boxes, std::vector<LayoutEdge>& edges, double column_gap = 24, double row_gap = 34);
 
 /// The x nearest to `wanted` (in least squares with the weights) with x[i + 1] − x[i] ≥ distance[i].
-std::vector<double> spread(const std::vector<double>& wanted, const std::vector<double>& weights, const std::vector<double>& distance);
+std::vector<double> spread(const std::vector<double>& wanted, const std::vector<double>& weights,
+                           const std::vector<double>& distance);
 
 }  // namespace graft::report::detail

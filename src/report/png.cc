@@ -115,7 +115,8 @@ std::string deflated(const std::string& bytes, std::size_t row) {
 }  // namespace
 
 std::string png(std::int64_t width, std::int64_t height, const std::vector<std::uint8_t>& pixels, const std::vector<Rgb>& palette) {
-  GRAFT_ASSERT(width > 0 && height > 0 && pixels.size() == static_cast<std::size_t>(width * height) && !palette.empty() && palette.size() <= 256);
+  GRAFT_ASSERT(width > 0 && height > 0 && pixels.size() == static_cast<std::size_t>(width * height) && !palette.empty() &&
+               palette.size() <= 256);
   std::string colours, rows;
   for (const Rgb& rgb : palette) colours.append(rgb.begin(), rgb.end());
   for (std::int64_t y = 0; y < height; ++y) {
@@ -123,17 +124,21 @@ std::string png(std::int64_t width, std::int64_t height, const std::vector<std::
     const auto begin = pixels.begin() + static_cast<std::ptrdiff_t>(y * width);
     rows.append(begin, begin + static_cast<std::ptrdiff_t>(width));
   }
-  const std::string header = big_endian(static_cast<std::uint32_t>(width)) + big_endian(static_cast<std::uint32_t>(height)) + std::string("\x08\x03\0\0\0", 5);
+  const std::string header = big_endian(static_cast<std::uint32_t>(width)) + big_endian(static_cast<std::uint32_t>(height)) +
+                             std::string("\x08\x03\0\0\0", 5);
   const std::string data = "\x78\x01" + deflated(rows, static_cast<std::size_t>(width) + 1) + big_endian(adler32(rows));
   return "\x89PNG\r\n\x1a\n" + chunk("IHDR", header) + chunk("PLTE", colours) + chunk("IDAT", data) + chunk("IEND", "");
 }
 
 Rgb heat(double f) {
-  constexpr std::array<std::array<double, 3>, 5> kStops = {{{255, 255, 255}, {172, 208, 236}, {66, 133, 196}, {28, 64, 128}, {10, 16, 52}}};
+  constexpr std::array<std::array<double, 3>, 5> kStops = {
+      {{255, 255, 255}, {172, 208, 236}, {66, 133, 196}, {28, 64, 128}, {10, 16, 52}}};
   const double at = std::clamp(f, 0.0, 1.0) * (kStops.size() - 1);
   const auto low = std::min(static_cast<std::size_t>(at), kStops.size() - 2);
   Rgb rgb{};
-  for (std::size_t c = 0; c < 3; ++c) rgb[c] = static_cast<std::uint8_t>(std::lround(kStops[low][c] + (at - static_cast<double>(low)) * (kStops[low + 1][c] - kStops[low][c])));
+  for (std::size_t c = 0; c < 3; ++c)
+    rgb[c] = static_cast<std::uint8_t>(
+        std::lround(kStops[low][c] + (at - static_cast<double>(low)) * (kStops[low + 1][c] - kStops[low][c])));
   return rgb;
 }
 

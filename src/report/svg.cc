@@ -83,23 +83,28 @@ double tick_step(double range, int count) {
 int digits_of(double step) { return std::max(0, -static_cast<int>(std::floor(std::log10(step)))); }
 
 void Svg::rect(double x, double y, double w, double h, const std::string& attributes) {
-  body_ += "<rect x=\"" + number(x) + "\" y=\"" + number(y) + "\" width=\"" + number(w) + "\" height=\"" + number(h) + "\" " + attributes + "/>\n";
+  body_ += "<rect x=\"" + number(x) + "\" y=\"" + number(y) + "\" width=\"" + number(w) + "\" height=\"" + number(h) + "\" " +
+           attributes + "/>\n";
 }
 
 void Svg::text(double x, double y, std::string_view content, const std::string& attributes) {
-  body_ += "<text x=\"" + number(x) + "\" y=\"" + number(y) + "\"" + (attributes.empty() ? "" : " " + attributes) + ">" + escaped(content) + "</text>\n";
+  body_ += "<text x=\"" + number(x) + "\" y=\"" + number(y) + "\"" + (attributes.empty() ? "" : " " + attributes) + ">" +
+           escaped(content) + "</text>\n";
 }
 
 void Svg::line(double x1, double y1, double x2, double y2, const std::string& attributes) {
-  body_ += "<line x1=\"" + number(x1) + "\" y1=\"" + number(y1) + "\" x2=\"" + number(x2) + "\" y2=\"" + number(y2) + "\" " + attributes + "/>\n";
+  body_ += "<line x1=\"" + number(x1) + "\" y1=\"" + number(y1) + "\" x2=\"" + number(x2) + "\" y2=\"" + number(y2) + "\" " +
+           attributes + "/>\n";
 }
 
 void Svg::path(const std::string& d, const std::string& attributes) { body_ += "<path d=\"" + d + "\" " + attributes + "/>\n"; }
 
 std::string Svg::str(double width, double height, std::string_view label) const {
   const std::string w = number(std::ceil(width), 0), h = number(std::ceil(height), 0);
-  return "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + w + "\" height=\"" + h + "\" viewBox=\"0 0 " + w + " " + h + "\" role=\"img\" aria-label=\"" +
-         escaped(label) + "\" font-family=\"Helvetica, Arial, sans-serif\" font-size=\"12\" fill=\"#333\">\n<rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"white\"/>\n" +
+  return "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + w + "\" height=\"" + h + "\" viewBox=\"0 0 " + w + " " + h +
+         "\" role=\"img\" aria-label=\"" + escaped(label) +
+         "\" font-family=\"Helvetica, Arial, sans-serif\" font-size=\"12\" fill=\"#333\">\n<rect width=\"100%\" height=\"100%\" "
+         "rx=\"8\" fill=\"white\"/>\n" +
          body_ + "</svg>\n";
 }
 

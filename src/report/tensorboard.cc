@@ -20,7 +20,8 @@ double wall_time() { return std::chrono::duration<double>(std::chrono::system_cl
 std::filesystem::path free_file(const std::filesystem::path& folder) {
   char host[256] = "host";
   ::gethostname(host, sizeof host - 1);
-  const std::string stem = "events.out.tfevents." + std::to_string(static_cast<long long>(wall_time())) + "." + host + "." + std::to_string(::getpid());
+  const std::string stem =
+      "events.out.tfevents." + std::to_string(static_cast<long long>(wall_time())) + "." + host + "." + std::to_string(::getpid());
   std::filesystem::path file = folder / stem;
   for (int i = 1; std::filesystem::exists(file); ++i) file = folder / (stem + "." + std::to_string(i));
   return file;
@@ -37,7 +38,9 @@ TensorBoardLog::TensorBoardLog(const std::filesystem::path& folder, std::int64_t
   if (resume_step > 0) write(detail::session_start_event(wall_time(), resume_step + 1));
 }
 
-void TensorBoardLog::scalar(std::string_view tag, std::int64_t step, double value) { write(detail::scalar_event(wall_time(), step, tag, value)); }
+void TensorBoardLog::scalar(std::string_view tag, std::int64_t step, double value) {
+  write(detail::scalar_event(wall_time(), step, tag, value));
+}
 
 void TensorBoardLog::histogram(std::string_view tag, std::int64_t step, std::span<const float> values) {
   histogram(tag, step, std::span<const double>(std::vector<double>(values.begin(), values.end())));

@@ -50,7 +50,8 @@ LayerWatch::LayerWatch(Session& session) : session_(session) {
     if (found == layers_.end()) layers_.push_back(layer);
     weights_.push_back({name, index, {}});
   }
-  if (layers_.empty()) throw Error("layer watch: the session's graph watches no gradients, call watch_gradients on it before the optimizer");
+  if (layers_.empty())
+    throw Error("layer watch: the session's graph watches no gradients, call watch_gradients on it before the optimizer");
 }
 
 void LayerWatch::before_step() {
