@@ -46,7 +46,7 @@ int run(int argc, char** argv) {
   const RunConfig config = run_config_of(loaded.config, file.string());
   const ByteVocabulary vocabulary = vocabulary_of(config);
   const std::unique_ptr<Backend> backend = make_backend(device, threads);
-  Generator generator(model_of(config), *backend, max_seq > 0 ? max_seq : std::max<std::int64_t>(2, config.context));
+  Generator generator(model_of(config), *backend, {.max_seq = max_seq > 0 ? max_seq : std::max<std::int64_t>(2, config.context)});
   generator.restore(loaded);
 
   std::vector<std::uint32_t> ids;

@@ -312,7 +312,7 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
       prompt = line == std::string::npos ? held_out.substr(0, 40) : held_out.substr(line + 1, held_out.find('\n', line + 1) - line);
     }
     if (prompt.empty()) prompt = "\n";
-    Generator generator(model, trainer.forward(), run.context);
+    Generator generator(model, trainer.forward(), {.max_seq = run.context});
     std::printf("\n--- sample ---\n%s", prompt.c_str());
     generator.generate(vocabulary.encode(prompt), options.sample, {.temperature = options.temperature, .seed = static_cast<std::uint64_t>(run.seed)},
                        [&](std::uint32_t token) {

@@ -3,9 +3,11 @@
 
 #include <cmath>
 #include <fstream>
+#include <set>
 
 #include "graft/autodiff.h"
 #include "graft/error.h"
+#include "graft/generate.h"
 #include "graft/optim.h"
 #include "tests/run_graph.h"
 
@@ -225,6 +227,34 @@ TEST(GoldenAdamW, MatchesTwentyStepsOfPyTorch) {
     EXPECT_TRUE(near(session.read_f64("optimizer/exp_avg/w"), golden.at("exp_avg").values, rtol));
     EXPECT_TRUE(near(session.read_f64("optimizer/exp_avg_sq/w"), golden.at("exp_avg_sq").values, rtol));
   }
+}
+
+TEST(Golden, TokensThatMayBeDrawnAreThoseOfTransformers) {
+  const GoldenFile golden = load("sampling");
+  int cases = 0;
+  for (const auto& [key, logits] : golden) {
+    if (!key.ends_with(".logits")) continue;
+    const std::string name = key.substr(0, key.size() - 6);
+    const std::vector<double>&given = golden.at(name + "options").values, &seen = golden.at(name + "seen").values;
+    const SampleOptions options = {.temperature = given[0],
+                                   .top_k = static_cast<std::int64_t>(given[1]),
+                                   .top_p = given[2],
+                                   .min_p = given[3],
+                                   .repetition_penalty = given[4]};
+    std::vector<double> probabilities(logits.values.size());
+    std::set<std::uint32_t> kept, wanted;
+    for (const TokenProbability& x : token_probabilities(std::vector<float>(logits.values.begin(), logits.values.end()), options,
+                                                         std::vector<std::uint32_t>(seen.begin(), seen.end()))) {
+      probabilities[x.token] = x.probability;
+      kept.insert(x.token);
+    }
+    for (std::uint32_t token = 0; token < logits.values.size(); ++token)
+      if (golden.at(name + "probabilities").values[token] > 0.0) wanted.insert(token);
+    EXPECT_EQ(kept, wanted) << name;
+    EXPECT_TRUE(near(probabilities, golden.at(name + "probabilities").values, 1e-14)) << name;
+    ++cases;
+  }
+  EXPECT_EQ(cases, 21);
 }
 
 }  // namespace

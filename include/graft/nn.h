@@ -76,6 +76,16 @@ struct AttentionConfig {
   std::int64_t window = 0;        ///< above 0: a token sees itself and the window − 1 before it, as Mistral's; 0: all before it
 };
 
+/// What a step of decoding reads: the t newest tokens of each of n sequences; see CachedAttention in ops.h.
+struct DecodeStep {
+  Value ids;             ///< u32 [n·t]
+  Value kv_pos;          ///< u32 [n] (n = 1: or []): where the first of them stands
+  Value kv_len;          ///< like kv_pos: kv_pos + t
+  CacheSlots slots = {};  ///< in caches of more sequences, which ones these are
+  Value rows = {};       ///< u32 [m]: only these rows of ids get logits; by default all
+  Value positions = {};  ///< u32 [n·t]: where each token stands, for models with learned positions; they need it if t > 1
+};
+
 /// Keys and values of the tokens so far, for decoding: states [max_seq, kv_dim] that no checkpoint holds.
 struct KvCache {
   Value k, v;
@@ -102,8 +112,8 @@ struct CausalSelfAttention {
   /// Projects to q, k, v, rotates q and k, attends causally inside each segment, projects.   x [seq, hidden] → [seq, hidden]
   Value forward(Graph& graph, Value x, const Segments& segments = {}) const;
   /// One new token at position kv_pos (u32 []), kv_len = kv_pos + 1: writes the cache (which then holds the new values) and attends
-  /// to it. x [1, hidden] → [1, hidden]
-  Value decode(Graph& graph, Value x, KvCache& cache, Value kv_pos, Value kv_len) const;
+  /// to it. x [1, hidden] → [1, hidden]; or several tokens of several sequences, see DecodeStep.
+  Value decode(Graph& graph, Value x, KvCache& cache, Value kv_pos, Value kv_len, const CacheSlots& slots = {}) const;
 };
 
 /// x + attention(norm(x)), then + mlp(norm(·)), pre-norm as Llama: {name}.input_layernorm, .self_attn, .post_attention_layernorm,
@@ -117,7 +127,7 @@ struct TransformerBlock {
   TransformerBlock(Graph& graph, std::string_view name, const AttentionConfig& attention, std::int64_t intermediate,
                    double norm_eps, double dropout = 0.0, double residual_stddev = 0.02, bool mlp_bias = false);
   Value forward(Graph& graph, Value x, const Segments& segments = {}) const;
-  Value decode(Graph& graph, Value x, KvCache& cache, Value kv_pos, Value kv_len) const;
+  Value decode(Graph& graph, Value x, KvCache& cache, Value kv_pos, Value kv_len, const CacheSlots& slots = {}) const;
 };
 
 struct LlamaConfig {
@@ -152,10 +162,14 @@ struct Llama {
   Llama(Graph& graph, const LlamaConfig& config);
   /// ids u32 [n] → logits [n, vocab_size]. Sequences are stacked as `segments` says.
   Value forward(Graph& graph, Value ids, const Segments& segments = {}) const;
-  /// Declares one cache a layer: cache.N.k, cache.N.v.
+  /// Declares one cache a layer: cache.N.k, cache.N.v; max_seq rows for each sequence, stacked.
   std::vector<KvCache> make_caches(Graph& graph, std::int64_t max_seq) const;
   /// ids u32 [1], kv_pos, kv_len u32 [] → logits [1, vocab_size]
-  Value decode(Graph& graph, Value id, std::vector<KvCache>& caches, Value kv_pos, Value kv_len) const;
+  Value decode(Graph& graph, Value id, std::vector<KvCache>& caches, Value kv_pos, Value kv_len) const {
+    return decode(graph, caches, {id, kv_pos, kv_len});
+  }
+  /// → logits [n·t, vocab_size], or of step.rows
+  Value decode(Graph& graph, std::vector<KvCache>& caches, const DecodeStep& step) const;
   /// Number of weights, tied ones once.
   std::int64_t parameter_count() const;
 };

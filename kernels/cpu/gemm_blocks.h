@@ -32,7 +32,10 @@ inline GemmBlocks gemm_blocks(std::int64_t m, std::int64_t n, std::int64_t k) {
   }
 }
 
-/// The products that no library is asked for: one row or one column (memory bound), and tiny ones. False if it is neither.
+/// Rows of a product that is memory bound: a batch of sequences that decodes. Each row has the bits it has alone.
+inline constexpr std::int64_t kFewRows = 8;
+
+/// The products that no library is asked for: few rows or one column (memory bound), and tiny ones. False if it is neither.
 bool small_gemm(const GemmCall& call, int threads);
 
 }  // namespace graft::cpu

@@ -5,82 +5,124 @@
 namespace graft::cpu {
 namespace {
 
-/// y = x·B, or x·Bᵀ: a vector of k numbers, `x_step` apart, against a matrix. bias_step 0 adds one number everywhere.
+/// Y = X·B, or X·Bᵀ, for a few rows of k numbers, `x_step` apart, against a matrix. bias_step 0 adds one number everywhere. A row's
+/// result does not depend on the others.
 struct RowProduct {
   const float* x;
-  std::int64_t x_step, n, k;
+  std::int64_t x_step, ldx, rows, n, k;
   const float* b;
   std::int64_t ldb;
   const float* bias;
   std::int64_t bias_step;
   bool accumulate;
   float* y;
+  std::int64_t ldy;
 };
 
 constexpr std::int64_t kBlock = 4 * kLanes;
+/// Rows that share what is read of B.
+constexpr std::int64_t kGroup = 4;
 
-void finish(const RowProduct& p, std::int64_t j, Vec value, std::int64_t lanes) {
+void finish(const RowProduct& p, std::int64_t row, std::int64_t j, Vec value, std::int64_t lanes) {
+  float* y = p.y + row * p.ldy + j;
   if (p.bias != nullptr) value += p.bias_step == 0 ? broadcast(*p.bias) : load_first(p.bias + j, lanes);
-  if (p.accumulate) value += load_first(p.y + j, lanes);
-  store_first(p.y + j, value, lanes);
+  if (p.accumulate) value += load_first(y, lanes);
+  store_first(y, value, lanes);
 }
 
-/// Columns j … j + kBlock of x·B, B [k, n].
-void columns(const RowProduct& p, std::int64_t j) {
+/// Calls f.operator()<rows>(first row) for groups of rows.
+template <class F>
+void for_row_groups(std::int64_t rows, const F& f) {
+  std::int64_t row = 0;
+  for (; row + kGroup <= rows; row += kGroup) f.template operator()<kGroup>(row);
+  switch (rows - row) {
+    case 3: return f.template operator()<3>(row);
+    case 2: return f.template operator()<2>(row);
+    case 1: return f.template operator()<1>(row);
+  }
+}
+
+/// Columns j … j + kBlock of X·B, B [k, n].
+template <int kRows>
+void columns(const RowProduct& p, std::int64_t first, std::int64_t j) {
   const std::int64_t width = std::min(kBlock, p.n - j);
-  Vec acc[4] = {};
+  const float* x = p.x + first * p.ldx;
   if (width == kBlock) {
+    Vec acc[kRows][4] = {};
     for (std::int64_t i = 0; i < p.k; ++i) {
       const float* row = p.b + i * p.ldb + j;
-      const Vec x = broadcast(p.x[i * p.x_step]);
-      for (int v = 0; v < 4; ++v) acc[v] = fma(x, load(row + v * kLanes), acc[v]);
+      const Vec b[4] = {load(row), load(row + kLanes), load(row + 2 * kLanes), load(row + 3 * kLanes)};
+      for (int r = 0; r < kRows; ++r) {
+        const Vec factor = broadcast(x[r * p.ldx + i * p.x_step]);
+        for (int v = 0; v < 4; ++v) acc[r][v] = fma(factor, b[v], acc[r][v]);
+      }
     }
-    for (int v = 0; v < 4; ++v) finish(p, j + v * kLanes, acc[v], kLanes);
+    for (int r = 0; r < kRows; ++r)
+      for (int v = 0; v < 4; ++v) finish(p, first + r, j + v * kLanes, acc[r][v], kLanes);
     return;
   }
   for (std::int64_t at = 0; at < width; at += kLanes) {
     const std::int64_t lanes = std::min<std::int64_t>(kLanes, width - at);
-    Vec sum{};
-    for (std::int64_t i = 0; i < p.k; ++i)
-      sum = fma(broadcast(p.x[i * p.x_step]), load_first(p.b + i * p.ldb + j + at, lanes), sum);
-    finish(p, j + at, sum, lanes);
+    Vec sums[kRows] = {};
+    for (std::int64_t i = 0; i < p.k; ++i) {
+      const Vec b = load_first(p.b + i * p.ldb + j + at, lanes);
+      for (int r = 0; r < kRows; ++r) sums[r] = fma(broadcast(x[r * p.ldx + i * p.x_step]), b, sums[r]);
+    }
+    for (int r = 0; r < kRows; ++r) finish(p, first + r, j + at, sums[r], lanes);
   }
 }
 
-/// Element j of x·Bᵀ, B [n, k], x contiguous.
-void dot(const RowProduct& p, std::int64_t j) {
-  const float* row = p.b + j * p.ldb;
-  Vec acc[4] = {};
+/// Element j of rows of X·Bᵀ, B [n, k], x contiguous.
+template <int kRows>
+void dots(const RowProduct& p, std::int64_t first, std::int64_t j) {
+  const float *row = p.b + j * p.ldb, *x = p.x + first * p.ldx;
+  Vec acc[kRows][4] = {};
   std::int64_t i = 0;
   for (; i + kBlock <= p.k; i += kBlock) {
-    for (int v = 0; v < 4; ++v) acc[v] = fma(load(p.x + i + v * kLanes), load(row + i + v * kLanes), acc[v]);
+    for (int v = 0; v < 4; ++v) {
+      const Vec b = load(row + i + v * kLanes);
+      for (int r = 0; r < kRows; ++r) acc[r][v] = fma(load(x + r * p.ldx + i + v * kLanes), b, acc[r][v]);
+    }
   }
   for (; i < p.k; i += kLanes) {
     const std::int64_t lanes = std::min<std::int64_t>(kLanes, p.k - i);
-    acc[0] = fma(load_first(p.x + i, lanes), load_first(row + i, lanes), acc[0]);
+    const Vec b = load_first(row + i, lanes);
+    for (int r = 0; r < kRows; ++r) acc[r][0] = fma(load_first(x + r * p.ldx + i, lanes), b, acc[r][0]);
   }
-  float result = sum((acc[0] + acc[1]) + (acc[2] + acc[3]));
-  if (p.bias != nullptr) result += p.bias[j * p.bias_step];
-  p.y[j] = p.accumulate ? p.y[j] + result : result;
+  for (int r = 0; r < kRows; ++r) {
+    float result = sum((acc[r][0] + acc[r][1]) + (acc[r][2] + acc[r][3]));
+    if (p.bias != nullptr) result += p.bias[j * p.bias_step];
+    float& y = p.y[(first + r) * p.ldy + j];
+    y = p.accumulate ? y + result : result;
+  }
 }
 
-/// Element j of x·Bᵀ, x anywhere.
-void strided_dot(const RowProduct& p, std::int64_t j) {
+/// Element j of one row of X·Bᵀ, x anywhere.
+void strided_dot(const RowProduct& p, std::int64_t row, std::int64_t j) {
   float result = 0.0f;
-  for (std::int64_t i = 0; i < p.k; ++i) result += p.x[i * p.x_step] * p.b[j * p.ldb + i];
+  for (std::int64_t i = 0; i < p.k; ++i) result += p.x[row * p.ldx + i * p.x_step] * p.b[j * p.ldb + i];
   if (p.bias != nullptr) result += p.bias[j * p.bias_step];
-  p.y[j] = p.accumulate ? p.y[j] + result : result;
+  float& y = p.y[row * p.ldy + j];
+  y = p.accumulate ? y + result : result;
 }
 
-void row_product(const RowProduct& p, bool transpose_b, int threads) {
+void row_products(const RowProduct& p, bool transpose_b, int threads) {
   if (p.n * p.k < 32768) threads = 1;
   if (!transpose_b) {
-    parallel_tasks(threads, (p.n + kBlock - 1) / kBlock, [&](std::int64_t block, int) { columns(p, block * kBlock); });
-  } else {
-    parallel_ranges(threads, p.n, 16, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t j = begin; j < end; ++j) p.x_step == 1 ? dot(p, j) : strided_dot(p, j);
+    parallel_tasks(threads, (p.n + kBlock - 1) / kBlock, [&](std::int64_t block, int) {
+      for_row_groups(p.rows, [&]<int kRows>(std::int64_t row) { columns<kRows>(p, row, block * kBlock); });
     });
+    return;
   }
+  parallel_ranges(threads, p.n, 16, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t j = begin; j < end; ++j) {
+      if (p.x_step == 1) {
+        for_row_groups(p.rows, [&]<int kRows>(std::int64_t row) { dots<kRows>(p, row, j); });
+      } else {
+        for (std::int64_t row = 0; row < p.rows; ++row) strided_dot(p, row, j);
+      }
+    }
+  });
 }
 
 }  // namespace
@@ -92,17 +134,16 @@ bool small_gemm(const GemmCall& call, int threads) {
   const std::int64_t a_step = call.transpose_a ? call.lda : 1, b_step = call.transpose_b ? 1 : call.ldb;
   if (call.n == 1 && call.ldc == 1 && (b_step == 1 || call.transpose_a)) {
     // Cᵀ [1, m] = Bᵀ·Aᵀ
-    const RowProduct p = {b, b_step, call.m, call.k, a, call.lda, call.bias, 0, call.accumulate, call.c};
-    row_product(p, !call.transpose_a, threads);
+    const RowProduct p = {b, b_step, 0, 1, call.m, call.k, a, call.lda, call.bias, 0, call.accumulate, call.c, 0};
+    row_products(p, !call.transpose_a, threads);
     return true;
   }
-  if (call.m != 1 && call.m * call.n * call.k > kTiny) return false;
+  const bool few = call.m == 1 || (call.m <= kFewRows && !call.transpose_a);
+  if (!few && call.m * call.n * call.k > kTiny) return false;
   if (call.m == 1 && call.transpose_b && a_step != 1 && call.n * call.k > kTiny) return false;
-  for (std::int64_t i = 0; i < call.m; ++i) {
-    const float* x = a + i * (call.transpose_a ? 1 : call.lda);
-    row_product({x, a_step, call.n, call.k, b, call.ldb, call.bias, 1, call.accumulate, call.c + i * call.ldc},
-                call.transpose_b, threads);
-  }
+  row_products({a, a_step, call.transpose_a ? 1 : call.lda, call.m, call.n, call.k, b, call.ldb, call.bias, 1, call.accumulate,
+                call.c, call.ldc},
+               call.transpose_b, threads);
   return true;
 }
 

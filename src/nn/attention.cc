@@ -84,13 +84,19 @@ Value CausalSelfAttention::forward(Graph& graph, Value x, const Segments& segmen
   return scoped(graph, "o_proj", o_proj, attended);
 }
 
-Value CausalSelfAttention::decode(Graph& graph, Value x, KvCache& cache, Value kv_pos, Value kv_len) const {
-  const Value q = graph.rope_dynamic_offset(scoped(graph, "q_proj", q_proj, x), rope_theta, kv_pos, head_dim, {}, rope_scaling);
-  const Value k = graph.rope_dynamic_offset(scoped(graph, "k_proj", k_proj, x), rope_theta, kv_pos, head_dim, {}, rope_scaling);
+Value CausalSelfAttention::decode(Graph& graph, Value x, KvCache& cache, Value kv_pos, Value kv_len,
+                                  const CacheSlots& slots) const {
+  const std::int64_t sequences = graph.shape(kv_pos).size();
+  const Segments segments = sequences > 1 ? Segments::uniform(graph.shape(x).rows() / sequences) : Segments::single();
+  const Value q =
+      graph.rope_dynamic_offset(scoped(graph, "q_proj", q_proj, x), rope_theta, kv_pos, head_dim, segments, rope_scaling);
+  const Value k =
+      graph.rope_dynamic_offset(scoped(graph, "k_proj", k_proj, x), rope_theta, kv_pos, head_dim, segments, rope_scaling);
   const Value v = scoped(graph, "v_proj", v_proj, x);
-  cache.k = graph.cache_write(k, cache.k, kv_pos);
-  cache.v = graph.cache_write(v, cache.v, kv_pos);
-  const Value attended = graph.cached_attention(q, cache.k, cache.v, kv_len, num_heads, num_kv_heads, head_dim, {.window = window});
+  cache.k = graph.cache_write(k, cache.k, kv_pos, slots);
+  cache.v = graph.cache_write(v, cache.v, kv_pos, slots);
+  const Value attended =
+      graph.cached_attention(q, cache.k, cache.v, kv_len, num_heads, num_kv_heads, head_dim, {.window = window, .slots = slots});
   return scoped(graph, "o_proj", o_proj, attended);
 }
 

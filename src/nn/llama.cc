@@ -26,12 +26,12 @@ Value TransformerBlock::forward(Graph& graph, Value x, const Segments& segments)
   return graph.add(x, graph.dropout(fed, dropout));
 }
 
-Value TransformerBlock::decode(Graph& graph, Value x, KvCache& cache, Value kv_pos, Value kv_len) const {
+Value TransformerBlock::decode(Graph& graph, Value x, KvCache& cache, Value kv_pos, Value kv_len, const CacheSlots& slots) const {
   const Value normed = scoped(graph, "input_layernorm", input_layernorm, x);
   Value attended;
   {
     const Graph::Scope scope(graph, "self_attn");
-    attended = self_attn.decode(graph, normed, cache, kv_pos, kv_len);
+    attended = self_attn.decode(graph, normed, cache, kv_pos, kv_len, slots);
   }
   x = graph.add(x, attended);
   return graph.add(x, scoped(graph, "mlp", mlp, scoped(graph, "post_attention_layernorm", post_attention_layernorm, x)));
@@ -115,7 +115,7 @@ std::vector<KvCache> Llama::make_caches(Graph& graph, std::int64_t max_seq) cons
   return caches;
 }
 
-Value Llama::decode(Graph& graph, Value id, std::vector<KvCache>& caches, Value kv_pos, Value kv_len) const {
+Value Llama::decode(Graph& graph, std::vector<KvCache>& caches, const DecodeStep& step) const {
   if (caches.size() != layers.size()) {
     throw Error("Llama::decode: one cache a layer, got " + std::to_string(caches.size()) + " caches and " +
                 std::to_string(layers.size()) + " layers");
@@ -123,11 +123,12 @@ Value Llama::decode(Graph& graph, Value id, std::vector<KvCache>& caches, Value 
   Value x;
   {
     const Graph::Scope scope(graph, "model");
-    x = scoped(graph, "embed_tokens", embed_tokens, id);
+    x = scoped(graph, "embed_tokens", embed_tokens, step.ids);
     for (std::size_t i = 0; i < layers.size(); ++i) {
       const Graph::Scope layer(graph, layer_name(i));
-      x = layers[i].decode(graph, x, caches[i], kv_pos, kv_len);
+      x = layers[i].decode(graph, x, caches[i], step.kv_pos, step.kv_len, step.slots);
     }
+    if (step.rows) x = graph.embedding(x, step.rows, "rows");
   }
   return head(graph, *this, x);
 }

@@ -11,6 +11,7 @@ import pathlib
 
 import torch
 import torch.nn.functional as F
+from transformers.generation import logits_process
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 torch.set_default_dtype(torch.float64)
@@ -169,7 +170,53 @@ def make_adamw():
     write("adamw", tensors)
 
 
+def sampling(name, logits, seen=(), temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, penalty=1.0):
+    """The probabilities after Hugging Face's processors, in the order of its generate; 0 for tokens that are not kept."""
+    ids, scores = torch.tensor([list(seen)], dtype=torch.long), logits.reshape(1, -1)
+    if penalty != 1.0:
+        scores = logits_process.RepetitionPenaltyLogitsProcessor(penalty)(ids, scores)
+    if temperature != 1.0:
+        scores = logits_process.TemperatureLogitsWarper(temperature)(ids, scores)
+    if top_k:
+        scores = logits_process.TopKLogitsWarper(top_k)(ids, scores)
+    if top_p < 1.0:
+        scores = logits_process.TopPLogitsWarper(top_p)(ids, scores)
+    if min_p > 0.0:
+        scores = logits_process.MinPLogitsWarper(min_p)(ids, scores)
+    options = torch.tensor([temperature, top_k, top_p, min_p, penalty])
+    values = {"logits": logits, "seen": torch.tensor(list(seen), dtype=torch.float64), "options": options, "probabilities": scores.softmax(-1)}
+    return {f"{name}.{key}": value for key, value in values.items()}
+
+
+def make_sampling():
+    logits, tied = random(24, scale=2.0), torch.tensor([1.0, 3.0, 2.0, 3.0, 2.0, 0.5, 2.0, -1.0])
+    text = [3, 7, 3, 11, 20, 7, 3]
+    tensors = {}
+    tensors |= sampling("plain", logits)
+    tensors |= sampling("temperature", logits, temperature=0.6)
+    tensors |= sampling("hot", logits, temperature=2.5)
+    tensors |= sampling("top_k", logits, top_k=5)
+    tensors |= sampling("top_k_1", logits, top_k=1)
+    tensors |= sampling("top_k_of_all", logits, top_k=24)
+    tensors |= sampling("top_k_tied", tied, top_k=3)
+    tensors |= sampling("top_p", logits, top_p=0.7)
+    tensors |= sampling("top_p_of_one", logits, top_p=0.05)
+    tensors |= sampling("top_p_nearly_all", logits, top_p=0.999)
+    tensors |= sampling("top_p_tied", tied, top_p=0.8)
+    tensors |= sampling("min_p", logits, min_p=0.1)
+    tensors |= sampling("min_p_high", logits, min_p=0.9)
+    tensors |= sampling("penalty", logits, seen=text, penalty=1.3)
+    tensors |= sampling("reward", logits, seen=text, penalty=0.7)
+    tensors |= sampling("temperature_then_top_p", logits, temperature=1.7, top_p=0.6)
+    tensors |= sampling("temperature_then_min_p", logits, temperature=0.5, min_p=0.2)
+    tensors |= sampling("top_k_then_top_p", logits, top_k=6, top_p=0.75)
+    tensors |= sampling("top_p_then_min_p", logits, top_p=0.9, min_p=0.15)
+    tensors |= sampling("penalty_then_top_k", logits, seen=text, penalty=1.8, top_k=4)
+    tensors |= sampling("all", logits, seen=text, temperature=1.4, top_k=9, top_p=0.85, min_p=0.08, penalty=1.2)
+    write("sampling", tensors)
+
+
 if __name__ == "__main__":
     torch.manual_seed(1)
-    for make in (make_attention, make_rope, make_cross_entropy, make_functions, make_norms, make_adamw):
+    for make in (make_attention, make_rope, make_cross_entropy, make_functions, make_norms, make_adamw, make_sampling):
         make()
