@@ -30,9 +30,8 @@ std::vector<Row> bench_attention(const Settings& settings) {
       std::vector<std::string> peers;
       for (const PeerSide& side : settings.peers) {
         if (side.setup != "step" || length > 4096) continue;
-        const nlohmann::json setup = {
-            {"length", length}, {"head_dim", head_dim}, {"heads", kHeads}, {"kv_heads", kKvHeads}, {"causal", true}};
-        side.peer->ask("attention " + setup.dump());
+        side.peer->ask("attention {\"length\": " + text(length) + ", \"head_dim\": " + text(head_dim) +
+                       ", \"heads\": " + text(kHeads) + ", \"kv_heads\": " + text(kKvHeads) + ", \"causal\": true}");
         sides.push_back([peer = side.peer] { return peer->run(); });
         peers.push_back(side.peer->description());
       }

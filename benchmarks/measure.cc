@@ -21,7 +21,8 @@ std::vector<double> alternate(const std::vector<std::function<double()>>& sides,
 CeilingProbe::CeilingProbe(graft::Backend& backend) {
   using namespace graft;
   Graph product;
-  product.output("c", product.matmul(product.parameter("a", {1024, 1024}, Init::uniform(-1, 1)), product.parameter("b", {1024, 1024}, Init::uniform(-1, 1))));
+  product.output("c", product.matmul(product.parameter("a", {1024, 1024}, Init::uniform(-1, 1)),
+                                     product.parameter("b", {1024, 1024}, Init::uniform(-1, 1))));
   product_ = std::make_unique<Session>(product, backend);
   Graph read;
   read.output("sum", read.record(GlobalNorm{}, {read.parameter("x", {8192, 8192}, Init::ones())}));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 namespace {
 
@@ -49,10 +50,15 @@ std::string escaped(const std::string& text) {
 
 }  // namespace
 
+double& Figures::operator[](const std::string& name) {
+  const auto found = std::find_if(all.begin(), all.end(), [&](const auto& figure) { return figure.first == name; });
+  return found != all.end() ? found->second : all.emplace_back(name, 0.0).second;
+}
+
 void Row::print() const {
   std::printf("%-10s %-24s", bench.c_str(), name.c_str());
   if (seconds > 0) std::printf(" %10s ms", figure(seconds * 1e3).c_str());
-  for (const auto& [label, value] : more.items()) std::printf("  %s %s", figure(value.get<double>()).c_str(), label.c_str());
+  for (const auto& [label, value] : more.all) std::printf("  %s %s", figure(value).c_str(), label.c_str());
   for (const auto& [label, theirs] : peers)
     std::printf("\n%36s%10s ms  %s (graft has %s its speed)", "", figure(theirs * 1e3).c_str(), label.c_str(),
                 times(theirs / seconds).c_str());
@@ -63,7 +69,7 @@ void Row::print() const {
 Json Row::to_json() const {
   Json row = {{"bench", bench}, {"case", name}};
   if (seconds > 0) row["ms"] = seconds * 1e3;
-  for (const auto& [label, value] : more.items()) row[label] = value;
+  for (const auto& [label, value] : more.all) row[label] = value;
   for (const auto& [label, theirs] : peers) row["peers"][label] = theirs * 1e3;
   return row;
 }

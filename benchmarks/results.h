@@ -1,15 +1,21 @@
 #pragma once
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <utility>
 #include <vector>
+
+/// Figures by name, in the order in which they were set.
+struct Figures {
+  std::vector<std::pair<std::string, double>> all;
+  double& operator[](const std::string& name);
+};
 
 /// One line of a result table. Times are medians; the sides of a comparison alternate within one run.
 struct Row {
   std::string bench, name;
   double seconds = 0;                                 ///< of graft; 0: the figures are others
   std::vector<std::pair<std::string, double>> peers;  ///< "torch 2.15.0, eager": its seconds
-  nlohmann::ordered_json more;                        ///< further figures by name: "GFLOP/s", "tokens/s", …
+  Figures more;  ///< "GFLOP/s", "tokens/s", …
 
   void print() const;
   nlohmann::ordered_json to_json() const;

@@ -22,16 +22,19 @@ constexpr std::array kCases = {
     StepCase{"W", 4096, 256, 8, 512, 8, 8, 4, 1408},
 };
 
-nlohmann::json json_of(const StepCase& c, bool bf16 = false) {
-  return {{"vocab", c.vocab},
-          {"context", c.context},
-          {"batch", c.batch},
-          {"hidden", c.hidden},
-          {"layers", c.layers},
-          {"heads", c.heads},
-          {"kv_heads", c.kv_heads},
-          {"intermediate", c.intermediate},
-          {"dtype", bf16 ? "bf16" : "f32"}};
+/// What peer_torch.py sets the same step up from.
+std::string json_of(const StepCase& c, bool bf16 = false) {
+  std::string json = "{";
+  for (const auto& [key, value] : {std::pair{"vocab", c.vocab},
+                                   {"context", c.context},
+                                   {"batch", c.batch},
+                                   {"hidden", c.hidden},
+                                   {"layers", c.layers},
+                                   {"heads", c.heads},
+                                   {"kv_heads", c.kv_heads},
+                                   {"intermediate", c.intermediate}})
+    json += "\"" + std::string(key) + "\": " + std::to_string(value) + ", ";
+  return json + "\"dtype\": \"" + (bf16 ? "bf16" : "f32") + "\"}";
 }
 
 /// A session that trains, its inputs written.
@@ -106,7 +109,7 @@ std::vector<Row> bench_step(const Settings& settings) {
       TrainingStep step(c, *settings.backend, bf16);
       std::vector<std::function<double()>> sides = {[&] { return timed([&] { step.run(); }); }, [&] { return ceiling.product(); }};
       for (const PeerSide& side : settings.peers) {
-        side.peer->ask(side.setup + " " + json_of(c, bf16).dump());
+        side.peer->ask(side.setup + " " + json_of(c, bf16));
         sides.push_back([peer = side.peer] { return peer->run(); });
       }
       std::unique_ptr<TrainingStep> wide;
@@ -156,7 +159,7 @@ std::vector<Row> bench_memory(const Settings& settings, const std::string& self)
   Row row{"memory", "L f32", 0, {}, {}};
   row.more["peak MB"] = bytes / 1e6;
   for (const PeerSide& side : settings.peers) {
-    side.peer->ask(side.setup + " " + json_of(step_case("L")).dump());
+    side.peer->ask(side.setup + " " + json_of(step_case("L")));
     for (int i = 0; i < 3; ++i) side.peer->run();
     const double theirs = std::stod(side.peer->ask("memory"));
     row.more[side.label() + " peak MB"] = theirs / 1e6;
