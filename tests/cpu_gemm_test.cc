@@ -112,10 +112,10 @@ TEST(Gemm, IsTheProductForEveryTransposeBiasAndStride) {
 }
 
 /// Large enough for many blocks, with a rest in both directions.
-const Size kLarge = {700, 333, 260};
+const Size kLarge = {100, 1333, 260};
 
 TEST(Gemm, IsTheProductWhereThreadsShareIt) {
-  const GemmBlocks blocks = gemm_blocks(kLarge.m, kLarge.n, kLarge.k);
+  const GemmBlocks blocks = gemm_blocks(kLarge.m, kLarge.n, kLarge.k, false);
   ASSERT_GT(blocks.row_parts, 1);
   ASSERT_GT(blocks.col_parts, 1);
   ASSERT_NE(kLarge.m % blocks.rows, 0);
@@ -140,18 +140,36 @@ TEST(Gemm, HasTheSameBitsWithOneTwoAndFourThreads) {
 }
 
 TEST(GemmBlocks, CoverTheResultAndAreWorthAThread) {
-  for (const std::int64_t m : {1, 17, 64, 200, 2048, 5000})
-    for (const std::int64_t n : {1, 65, 384, 1024, 4096})
-      for (const std::int64_t k : {1, 64, 384, 4096}) {
-        const GemmBlocks blocks = gemm_blocks(m, n, k);
-        EXPECT_GE(blocks.rows * blocks.row_parts, m);
-        EXPECT_LT(blocks.rows * (blocks.row_parts - 1), m);
-        EXPECT_GE(blocks.cols * blocks.col_parts, n);
-        EXPECT_LT(blocks.cols * (blocks.col_parts - 1), n);
-        const bool large = m >= 1024 && n >= 384 && k >= 384, little = m * n * k < (1 << 19) && m <= 256 && n <= 512;
-        EXPECT_TRUE(!large || blocks.count() >= 16) << m << ", " << n << ", " << k;
-        EXPECT_TRUE(!little || blocks.count() == 1) << m << ", " << n << ", " << k;
-      }
+  for (const bool transpose_a : {false, true})
+    for (const std::int64_t m : {1, 17, 64, 200, 2048, 5000})
+      for (const std::int64_t n : {1, 65, 384, 1024, 4096})
+        for (const std::int64_t k : {1, 64, 384, 4096}) {
+          const GemmBlocks blocks = gemm_blocks(m, n, k, transpose_a);
+          EXPECT_GE(blocks.rows * blocks.row_parts, m);
+          EXPECT_LT(blocks.rows * (blocks.row_parts - 1), m);
+          EXPECT_GE(blocks.cols * blocks.col_parts, n);
+          EXPECT_LT(blocks.cols * (blocks.col_parts - 1), n);
+          EXPECT_LE(blocks.rows, transpose_a ? 1024 : 256);
+          EXPECT_LE(blocks.cols, 2048);
+          const bool large = m >= 1024 && n >= 384 && k >= 384, little = m * n * k < (1 << 19) && m <= 256 && n <= 512;
+          EXPECT_TRUE(!large || blocks.count() >= 6) << m << ", " << n << ", " << k;
+          EXPECT_TRUE(!little || blocks.count() == 1) << m << ", " << n << ", " << k;
+        }
+}
+
+TEST(GemmBlocks, AreWholeRowsOrCutAlongTheLongerSideOfATransposedProduct) {
+  const auto cut = [](std::int64_t m, std::int64_t n, bool transpose_a) {
+    const GemmBlocks blocks = gemm_blocks(m, n, 2048, transpose_a);
+    return std::vector<std::int64_t>{blocks.rows, blocks.cols};
+  };
+  using Cut = std::vector<std::int64_t>;
+  EXPECT_EQ(cut(2048, 1024, false), (Cut{256, 1024}));
+  EXPECT_EQ(cut(768, 344, false), (Cut{96, 344}));
+  EXPECT_EQ(cut(64, 4096, false), (Cut{64, 512}));
+  EXPECT_EQ(cut(384, 1024, true), (Cut{384, 128}));
+  EXPECT_EQ(cut(1024, 384, true), (Cut{128, 384}));
+  EXPECT_EQ(cut(512, 512, true), (Cut{64, 512}));
+  EXPECT_EQ(cut(100, 300, true), (Cut{64, 192}));
 }
 
 TEST(Parallel, RangesTakeEachElementOnceAndBeginAtGrains) {

@@ -6,30 +6,33 @@
 
 namespace graft::cpu {
 
-/// How the threads share C: row_parts × col_parts blocks of `rows` × `cols` elements, less at the end. By shape alone, so that a
-/// product has the same bits with any number of threads; enough blocks for 16 threads where they stay big enough to be worth one.
+/// How the threads share C: row_parts × col_parts blocks of `rows` × `cols` elements, less at the end.
 struct GemmBlocks {
   std::int64_t rows, cols, row_parts, col_parts;
   std::int64_t count() const { return row_parts * col_parts; }
 };
 
-inline GemmBlocks gemm_blocks(std::int64_t m, std::int64_t n, std::int64_t k) {
-  constexpr std::int64_t kRowStep = 16, kColStep = 64, kMinWork = 1 << 18, kMaxRows = 256, kMaxCols = 512;
-  const auto part = [](std::int64_t size, std::int64_t parts, std::int64_t step) {
-    return std::min(size, ((size + parts - 1) / parts + step - 1) / step * step);
+/// By shape alone, so that a product has the same bits with any number of threads: eight blocks where they are worth a thread each, more
+/// where C is large. Each block packs its own operands, so blocks are cut along one side as far as that goes: rows of whole length, which
+/// oneDNN is fastest at; or, where A must be transposed, along the longer side. docs/performance.md has the figures.
+inline GemmBlocks gemm_blocks(std::int64_t m, std::int64_t n, std::int64_t k, bool transpose_a) {
+  constexpr std::int64_t kParts = 8, kMinWork = 1 << 18, kRowStep = 16, kColStep = 64, kMinRows = 48, kMinCols = 128, kMaxCols = 2048;
+  const std::int64_t max_rows = transpose_a ? 1024 : 256;
+  const std::int64_t parts = std::clamp<std::int64_t>(m * n * k / kMinWork, 1, kParts);
+  const bool rows_first = !transpose_a || m >= n;
+  const auto most = [](std::int64_t size, std::int64_t least, std::int64_t wanted) {
+    return std::clamp<std::int64_t>(size / least, 1, wanted);
   };
-  std::int64_t row_parts = 1, col_parts = 1;
-  for (;;) {
-    const std::int64_t rows = part(m, row_parts, kRowStep), cols = part(n, col_parts, kColStep);
-    const bool too_large = rows > kMaxRows || cols > kMaxCols;
-    const bool split_rows = rows >= 4 * kRowStep && (rows > kMaxRows || cols <= kMaxCols) && (rows >= cols || cols < 2 * kColStep);
-    const bool split_cols = cols >= 2 * kColStep;
-    const bool enough = row_parts * col_parts >= 16 || rows * cols * k < 2 * kMinWork;
-    if ((enough && !too_large) || (!split_rows && !split_cols)) {
-      return {rows, cols, (m + rows - 1) / rows, (n + cols - 1) / cols};
-    }
-    (split_rows ? row_parts : col_parts) *= 2;
-  }
+  std::int64_t row_parts = rows_first ? most(m, kMinRows, parts) : 1;
+  std::int64_t col_parts = most(n, kMinCols, parts / row_parts);
+  if (!rows_first) row_parts = most(m, kMinRows, parts / col_parts);
+  row_parts = std::max(row_parts, (m + max_rows - 1) / max_rows);
+  col_parts = std::max(col_parts, (n + kMaxCols - 1) / kMaxCols);
+  const auto part = [](std::int64_t size, std::int64_t count, std::int64_t step) {
+    return std::min(size, ((size + count - 1) / count + step - 1) / step * step);
+  };
+  const std::int64_t rows = part(m, row_parts, kRowStep), cols = part(n, col_parts, kColStep);
+  return {rows, cols, (m + rows - 1) / rows, (n + cols - 1) / cols};
 }
 
 /// Rows of a product that is memory bound: a batch of sequences that decodes. Each row has the bits it has alone.

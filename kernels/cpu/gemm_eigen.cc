@@ -49,7 +49,7 @@ bool Gemm::takes_bf16() const { return false; }
 void Gemm::operator()(const GemmCall& call) {
   if (small_gemm(call, impl_->threads)) return;
   Eigen::setNbThreads(1);
-  const GemmBlocks blocks = gemm_blocks(call.m, call.n, call.k);
+  const GemmBlocks blocks = gemm_blocks(call.m, call.n, call.k, call.transpose_a);
   parallel_tasks(impl_->threads, blocks.count(), [&](std::int64_t task, int) {
     const std::int64_t i = task % blocks.row_parts * blocks.rows, j = task / blocks.row_parts * blocks.cols;
     const std::int64_t rows = std::min(blocks.rows, call.m - i), cols = std::min(blocks.cols, call.n - j);

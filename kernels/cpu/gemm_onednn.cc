@@ -150,7 +150,7 @@ struct Gemm::Impl {
   Product& find(const Key& key) {
     const auto known = products.find(key);
     if (known != products.end()) return known->second;
-    Product product{gemm_blocks(key.m, key.n, key.k), {}};
+    Product product{gemm_blocks(key.m, key.n, key.k, key.transpose_a), {}};
     const GemmBlocks& blocks = product.blocks;
     const std::int64_t last_rows = key.m - (blocks.row_parts - 1) * blocks.rows;
     const std::int64_t last_cols = key.n - (blocks.col_parts - 1) * blocks.cols;
