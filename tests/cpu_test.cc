@@ -72,7 +72,7 @@ Large binary(BinaryFn fn) {
 
 Large attention(std::string name, std::int64_t head_dim, Mask mask, bool packed) {
   return {std::move(name), [=](Graph& g) {
-            constexpr std::int64_t kRows = 300, kHeads = 4, kKvHeads = 2;
+            constexpr std::int64_t kRows = 580, kHeads = 4, kKvHeads = 2;
             const Value q = random(g, "q", {kRows, kHeads * head_dim}), k = random(g, "k", {kRows, kKvHeads * head_dim});
             const Value v = random(g, "v", {kRows, kKvHeads * head_dim});
             AttentionOptions options;
@@ -81,9 +81,9 @@ Large attention(std::string name, std::int64_t head_dim, Mask mask, bool packed)
             testing::Inputs inputs;
             if (packed) {
               options.segments = Segments::packed(g.input_u32("offsets", {6}));
-              inputs["offsets"] = {0, 1, 1, 70, 200, kRows};
+              inputs["offsets"] = {0, 1, 1, 130, 260, kRows};
             } else {
-              options.segments = Segments::uniform(75);
+              options.segments = Segments::uniform(290);
             }
             const Value r = g.rope(q, 10000.0, head_dim, options.segments);
             output_with_gradients(g, g.multi_head_attn(r, k, v, kHeads, kKvHeads, head_dim, false, options));
@@ -162,7 +162,7 @@ std::vector<Large> all_large() {
                    return inputs;
                  }});
   all.push_back(attention("attention_causal", 64, {Mask::Kind::causal}, false));
-  all.push_back(attention("attention_window_packed", 24, {Mask::Kind::window, 40}, true));
+  all.push_back(attention("attention_window_packed", 24, {Mask::Kind::window, 140}, true));
   all.push_back(attention("attention_full_packed", 16, {Mask::Kind::full}, true));
   all.push_back(
       {"cached_attention", [](Graph& g) {
@@ -384,8 +384,8 @@ TEST(CpuStep, KernelsKeepToTheirOutputsAndWorkspace) {
 /// Steps of attention gradients, which the backend may run together, and their inputs.
 class AttentionSteps {
  public:
-  // Enough segments for two threads to take one each: then P and dS are computed once for all three gradients.
-  static constexpr std::int64_t kRows = 8 * 70, kHeads = 4, kKvHeads = 2;
+  // Two tiles of keys a segment: both add to the same dq.
+  static constexpr std::int64_t kRows = 2 * 200, kHeads = 4, kKvHeads = 2;
 
   explicit AttentionSteps(std::int64_t head_dim) : backend_(cpu_backend(2)) {
     const Shape q = {kRows, kHeads * head_dim}, k = {kRows, kKvHeads * head_dim}, statistic = {kRows, kHeads};
@@ -401,7 +401,7 @@ class AttentionSteps {
   }
 
   static MultiHeadAttn attn(std::int64_t head_dim, double scale = 0.2) {
-    return {{kHeads, kKvHeads, head_dim}, {Mask::Kind::causal}, scale, {SegmentLayout::Kind::uniform, 70, 70}};
+    return {{kHeads, kKvHeads, head_dim}, {Mask::Kind::causal}, scale, {SegmentLayout::Kind::uniform, 200, 200}};
   }
   float& lse(std::int64_t row, std::int64_t head) { return in_[3].as<float>()[row * kHeads + head]; }
 
@@ -481,6 +481,42 @@ TEST(CpuStep, ARowWhoseLseIsMinusInfinityHasNoGradient) {
   std::fill_n(want.begin() + static_cast<std::ptrdiff_t>(at), head, '\0');
   EXPECT_NE(want, all);
   EXPECT_EQ(got, want);
+}
+
+TEST(CpuBackend, TilesOfKeysThatAddToTheSameQueriesTakeTurns) {
+  Graph g(3);
+  const Value q = random(g, "q", {1500, 4}), k = random(g, "k", {1500, 4}), v = random(g, "v", {1500, 4});
+  const Value out = g.full_attention(q, k, v, 1, 1, 4);
+  const Gradients gradients = differentiate(g, g.sum(g.mul(out, random(g, "dout", {1500, 4}))), {q});
+  g.output("dq", gradients.all[0].gradient);
+  const testing::Inputs one = testing::run_once(g, *cpu_backend(1), {});
+  for (int run = 0; run < 5; ++run) ASSERT_EQ(testing::run_once(g, *cpu_backend(4), {}), one) << "run " << run;
+}
+
+TEST(CpuBackend, AttentionsScratchMemoryDoesNotGrowWithTheSequence) {
+  const auto scratch = [](std::int64_t rows) {
+    Graph g;
+    const Value q = g.input("q", {rows, 6 * 64}), kv = g.input("kv", {rows, 2 * 64});
+    const Value out = g.causal_attention(q, kv, kv, 6, 2, 64);
+    const Gradients gradients = differentiate(g, g.sum(out), {q});
+    const auto backend = cpu_backend(2);
+    return std::max(backend->workspace(g, g.node(out)), backend->workspace(g, g.node(gradients.all[0].gradient)));
+  };
+  EXPECT_LT(scratch(16384) - scratch(256), 8192u);  // what tiles there are
+}
+
+TEST(CpuBackend, SoftmaxWeightsOfAttentionAreRightToTheLastBits) {
+  constexpr std::int64_t kRows = 4000;
+  Graph g;
+  const Value q = g.input("q", {kRows, 1}), k = g.constant({2, 1}, {0.0, -1.0}), v = g.constant({2, 1}, {0.0, 1.0});
+  g.output("out", g.cross_attention(q, k, v, 1, 1, 1));
+  std::vector<double> x;
+  for (std::int64_t i = 0; i < kRows; ++i) x.push_back(static_cast<float>(0.0217 * static_cast<double>(i)));  // up to 87
+  const std::vector<double> out = testing::run_once(g, *cpu_backend(1), {{"q", x}}).at("out");
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double want = std::exp(-x[i]) / (1.0 + std::exp(-x[i]));
+    ASSERT_NEAR(out[i], want, want * std::ldexp(4.0 + x[i] / 16.0, -23)) << "exp(-" << x[i] << ")";
+  }
 }
 
 TEST(CpuBackend, LayerNormKeepsItsPrecisionFarFromZero) {

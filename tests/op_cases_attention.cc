@@ -114,6 +114,10 @@ std::vector<Attention> long_specs() {
       {"long_ragged_window", 200, 200, 2, 2, 16, Kind::window, 33, {}, 0, 0, {0, 64, 65, 130, 200}},
       {"long_ragged_cross_blind_rows", 131, 200, 2, 1, 16, Kind::causal, 0, {}, 0, 0, {0, 66, 100, 131}, {0, 130, 130, 200}, true},
       {"long_large_logits", 140, 140, 2, 1, 16, Kind::causal, 0, 0.5, 0, 0, {}, {}, false, 5.0},
+      {"tiles_causal", 257, 257, 2, 1, 3},
+      {"tiles_window", 400, 400, 1, 1, 8, Kind::window, 270},  // whole tiles of keys between the window's ends
+      {"tiles_window_far_from_the_first_keys", 128, 390, 1, 1, 4, Kind::window, 20},
+      {"tiles_packed_causal", 300, 390, 2, 2, 5, Kind::causal, 0, {}, 0, 0, {0, 130, 131, 300}, {0, 130, 200, 390}},
   };
 }
 
@@ -184,7 +188,8 @@ OpCase cached(const std::string& name, std::int64_t max_seq, std::int64_t heads,
           [=](Graph& g) {
             const Value q = g.input("q", {1, heads * dim});
             const Value k = g.input("k", {max_seq, kv_heads * dim}), v = g.input("v", {max_seq, kv_heads * dim});
-            g.output("out", g.cached_attention(q, k, v, g.input_u32("kv_len", {}), heads, kv_heads, dim, {.scale = scale, .window = window}));
+            g.output("out", g.cached_attention(q, k, v, g.input_u32("kv_len", {}), heads, kv_heads, dim,
+                                               {.scale = scale, .window = window}));
           },
           {{"kv_len", {kv_len}}}};
 }
@@ -312,9 +317,12 @@ OpCases cases(std::type_identity<Rope>) {
       rope("packed_dynamic", {9, 8}, {.head_dim = 4, .offset = 1, .segments = {}}, 7, {0, 0, 3, 4, 9}),
       rope("linear_scaling", {5, 8}, {.head_dim = 8, .offset = 3, .segments = {}, .scaling = {RopeScaling::Kind::linear, 2.5}}),
       // wavelengths 6, 63, 628, 6283: one below 128 / 4, one between, two above 128 / 2
-      rope("llama3_scaling", {5, 8}, {.head_dim = 8, .offset = 40, .segments = {}, .scaling = {RopeScaling::Kind::llama3, 8.0, 2.0, 4.0, 128}}),
-      rope("llama3_scaling_between", {5, 16}, {.head_dim = 16, .offset = 40, .segments = {}, .scaling = {RopeScaling::Kind::llama3, 3.0, 1.0, 40.0, 300}}),
-      rope("llama3_scaling_inverse", {5, 8}, {.head_dim = 8, .inverse = true, .segments = {}, .scaling = {RopeScaling::Kind::llama3, 8.0, 1.0, 4.0, 128}}, 70),
+      rope("llama3_scaling", {5, 8},
+           {.head_dim = 8, .offset = 40, .segments = {}, .scaling = {RopeScaling::Kind::llama3, 8.0, 2.0, 4.0, 128}}),
+      rope("llama3_scaling_between", {5, 16},
+           {.head_dim = 16, .offset = 40, .segments = {}, .scaling = {RopeScaling::Kind::llama3, 3.0, 1.0, 40.0, 300}}),
+      rope("llama3_scaling_inverse", {5, 8},
+           {.head_dim = 8, .inverse = true, .segments = {}, .scaling = {RopeScaling::Kind::llama3, 8.0, 1.0, 4.0, 128}}, 70),
       rope("long", {300, 48}, {.head_dim = 24, .segments = {}}),
   };
   const Offsets offsets = {9, 0, 4};

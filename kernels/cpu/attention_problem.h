@@ -1,12 +1,19 @@
 #pragma once
 // What the attention kernels share: sizes, scratch memory, and which part of a tile of scores is seen.
+#include <limits>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/cpu/attention_tiles.h"
+#include "kernels/cpu/map.h"
 #include "kernels/cpu/tiles.h"
 #include "kernels/cpu/views.h"
 
 namespace graft::cpu {
+
+/// Rows of a tile of queries or keys at most. Larger ones leave more of a product to each load of its sums; at 128, the tiles of
+/// head_dim 128 still fit a cache of 1 MB.
+inline constexpr std::int64_t kTileRows = 128;
 
 struct AttentionProblem {
   const MultiHeadAttn& attn;
@@ -58,31 +65,34 @@ class TilePair {
     const detail::KeyRange top = visible(0), bottom = visible(q.rows - 1);
     empty_ = bottom.last == 0 || top.first == k.rows;
     whole_ = top.last == k.rows && bottom.first == 0;
-    if (empty_) return;
-    for (std::int64_t i = 0; i < q.rows; ++i) ranges_[i] = whole_ ? top : visible(i);
+    if (empty_ || whole_) return;
+    for (std::int64_t i = 0; i < q.rows; ++i) ranges_[i] = visible(i);
   }
 
   bool empty() const { return empty_; }
-  detail::KeyRange range(std::int64_t i) const { return ranges_[i]; }
-  bool partial(std::int64_t i, std::int64_t j) const { return j < ranges_[i].first || j + kLanes > ranges_[i].last; }
-
-  /// Calls f(first, rows, keys) for groups of queries, none of which sees a key from `keys` on.
+  bool whole() const { return whole_; }
+  /// The keys that query i sees.
+  detail::KeyRange range(std::int64_t i) const { return whole_ ? detail::KeyRange{0, keys.rows} : ranges_[i]; }
+  /// Calls f(first, rows, keys) for groups of queries; keys: those that the group sees.
   template <class F>
   void for_query_groups(const F& f) const {
     const std::int64_t step = whole_ ? queries.rows : kGroup;
     for (std::int64_t i = 0; i < queries.rows; i += step) {
       const std::int64_t rows = std::min(step, queries.rows - i);
-      f(i, rows, ranges_[i + rows - 1].last);
+      const detail::KeyRange seen = {range(i).first, range(i + rows - 1).last};
+      if (seen.first < seen.last) f(i, rows, seen);
     }
   }
-  /// Calls f(first, rows, query) for groups of keys, none of which is seen by a query before `query`.
+  /// Calls f(first, rows, queries) for groups of keys; queries: the first and last that see a key of the group.
   template <class F>
   void for_key_groups(const F& f) const {
     const std::int64_t step = whole_ ? keys.rows : kGroup;
-    std::int64_t query = 0;
+    std::int64_t begin = 0, end = 0;
     for (std::int64_t i = 0; i < keys.rows; i += step) {
-      while (query < queries.rows && ranges_[query].last <= i) ++query;
-      f(i, std::min(step, keys.rows - i), query);
+      const std::int64_t rows = std::min(step, keys.rows - i);
+      while (begin < queries.rows && range(begin).last <= i) ++begin;
+      while (end < queries.rows && range(end).first < i + rows) ++end;
+      if (begin < end) f(i, rows, detail::KeyRange{begin, end});
     }
   }
 
@@ -92,6 +102,9 @@ class TilePair {
   detail::KeyRange ranges_[kTileRows];
 };
 
+/// The vectors that hold a range.
+inline detail::KeyRange whole_vectors(detail::KeyRange range) { return {range.first / kLanes * kLanes, padded(range.last)}; }
+
 /// v where the query sees the keys from `at` on, else `otherwise`.
 GRAFT_INLINE Vec where_visible(Vec v, std::int64_t at, detail::KeyRange range, float otherwise) {
   const IntVec key = lane_numbers() + static_cast<std::int32_t>(at);
@@ -99,71 +112,105 @@ GRAFT_INLINE Vec where_visible(Vec v, std::int64_t at, detail::KeyRange range, f
   return seen != 0 ? v : broadcast(otherwise);
 }
 
-/// A thread's scratch memory: square tiles of scores, transposed tiles, tiles of rows.
+/// The keys that kLanes queries see, a query a lane.
+struct LaneKeys {
+  detail::KeyRange any, all;  // that one of them sees, that all see
+  IntVec first{}, last{};     // of each
+
+  LaneKeys(const TilePair& pair, std::int64_t i) {
+    const std::int64_t rows = std::min<std::int64_t>(kLanes, pair.queries.rows - i);
+    any = {pair.range(i).first, pair.range(i + rows - 1).last};
+    all = {pair.range(i + rows - 1).first, pair.range(i).last};
+    if (all.first >= all.last) all = {any.last, any.last};
+    if (pair.whole()) return;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const detail::KeyRange seen = pair.range(std::min(i + lane, pair.queries.rows - 1));
+      first[lane] = static_cast<std::int32_t>(seen.first);
+      last[lane] = static_cast<std::int32_t>(seen.last);
+    }
+  }
+
+  /// Calls f(key, partial) for the keys that a query sees; partial: std::true_type where not all see it.
+  template <class F>
+  GRAFT_INLINE void for_each(const F& f) const {
+    for (std::int64_t j = any.first; j < all.first; ++j) f(j, std::true_type());
+    for (std::int64_t j = all.first; j < all.last; ++j) f(j, std::false_type());
+    for (std::int64_t j = all.last; j < any.last; ++j) f(j, std::true_type());
+  }
+  GRAFT_INLINE Vec only(std::false_type, std::int64_t, Vec scores) const { return scores; }
+  GRAFT_INLINE Vec only(std::true_type, std::int64_t key, Vec scores) const {
+    const auto j = static_cast<std::int32_t>(key);
+    return (first <= j) & (last > j) ? scores : broadcast(-std::numeric_limits<float>::infinity());
+  }
+};
+
+/// to[j] = f(from[j], to[j]) for the head_dim elements of a row.
+template <class F>
+GRAFT_INLINE void write_row(const AttentionProblem& p, const float* from, float* to, const F& f) {
+  for_each_vector(0, p.head_dim, [&](std::int64_t, const auto& get, const auto& put) { put(to, f(get(from), get(to))); });
+}
+
+/// A thread's scratch memory: square tiles of scores, a number a query, tiles of rows.
 struct AttentionScratch {
-  float *scores, *grads, *maxima, *sums, *factors, *keys_t, *values_t, *rows, *queries, *douts, *out_a, *out_b;
+  float *scores, *grads, *maxima, *sums, *factors, *queries, *douts, *keys_t, *values_t, *rows, *sums_of_rows, *dk, *dv;
 
   AttentionScratch(void* memory, int thread, std::int64_t head_dim) {
     float* at = static_cast<float*>(memory) + thread * floats(head_dim);
     const auto take = [&](std::int64_t n) { return std::exchange(at, at + n); };
-    const std::int64_t square = kTileRows * kTileRows, tile = kTileRows * padded(head_dim);
-    scores = take(square), grads = take(square), maxima = take(kTileRows), sums = take(kTileRows), factors = take(kTileRows);
-    keys_t = take(tile), values_t = take(tile), rows = take(tile), queries = take(tile), douts = take(tile);
-    out_a = take(tile), out_b = take(tile);
+    for (float** square : {&scores, &grads}) *square = take(kTileRows * kTileRows);
+    for (float** number : {&maxima, &sums, &factors}) *number = take(kTileRows);
+    for (float** tile : {&queries, &douts, &keys_t, &values_t, &rows, &sums_of_rows, &dk, &dv})
+      *tile = take(kTileRows * padded(head_dim));
   }
   static std::int64_t floats(std::int64_t head_dim) {
-    return 2 * kTileRows * kTileRows + 3 * kTileRows + 7 * kTileRows * padded(head_dim);
+    return 2 * kTileRows * kTileRows + 3 * kTileRows + 8 * kTileRows * padded(head_dim);
   }
 };
 
 /// scores [queries, kTileRows] = rows [queries, width]·b_t [head_dim, padded(keys)], where something is seen.
 inline void score_products(const AttentionProblem& p, const TilePair& pair, const float* rows, const float* b_t, float* scores) {
   const std::int64_t ld = padded(pair.keys.rows);
-  pair.for_query_groups([&](std::int64_t i, std::int64_t count, std::int64_t keys) {
-    multiply(count, padded(keys), p.head_dim, {rows + i * p.width, p.width, 1}, b_t, ld, scores + i * kTileRows, kTileRows, false);
+  pair.for_query_groups([&](std::int64_t i, std::int64_t count, detail::KeyRange seen) {
+    const detail::KeyRange at = whole_vectors(seen);
+    multiply(count, at.last - at.first, p.head_dim, {rows + i * p.width, p.width, 1}, b_t + at.first, ld,
+             scores + i * kTileRows + at.first, kTileRows, false);
   });
 }
 
-/// sums [queries, width] += weights [queries, keys]·rows of keys
-inline void add_key_rows(const AttentionProblem& p, const TilePair& pair, const float* weights, TileRows rows, float* sums,
-                         std::int64_t ld) {
-  pair.for_query_groups([&](std::int64_t i, std::int64_t count, std::int64_t keys) {
-    multiply(count, p.width, keys, {weights + i * kTileRows, kTileRows, 1}, rows.data, rows.ld, sums + i * ld, ld, true);
+/// sums [queries, width] = weights [queries, keys]·rows of keys, where something is seen; or += if accumulate.
+inline void sum_key_rows(const AttentionProblem& p, const TilePair& pair, Strided weights, TileRows rows, float* sums,
+                         bool accumulate) {
+  pair.for_query_groups([&](std::int64_t i, std::int64_t count, detail::KeyRange seen) {
+    const Strided some = {weights.data + i * weights.row + seen.first * weights.col, weights.row, weights.col};
+    multiply(count, p.width, seen.last - seen.first, some, rows.data + seen.first * rows.ld, rows.ld, sums + i * p.width, p.width,
+             accumulate);
   });
 }
 
 /// sums [keys, width] += weightsᵀ·rows [queries, width]
 inline void add_query_rows(const AttentionProblem& p, const TilePair& pair, const float* weights, const float* rows, float* sums) {
-  pair.for_key_groups([&](std::int64_t i, std::int64_t count, std::int64_t query) {
-    multiply(count, p.width, pair.queries.rows - query, {weights + query * kTileRows + i, 1, kTileRows}, rows + query * p.width,
-             p.width, sums + i * p.width, p.width, true);
+  pair.for_key_groups([&](std::int64_t j, std::int64_t count, detail::KeyRange seeing) {
+    multiply(count, p.width, seeing.last - seeing.first, {weights + seeing.first * kTileRows + j, 1, kTileRows},
+             rows + seeing.first * p.width, p.width, sums + j * p.width, p.width, true);
   });
 }
 
-/// Rows [rows, width] times `factor`, to the head's columns of a tensor; they may lie there already.
-inline void write_rows(const AttentionProblem& p, const float* from, std::int64_t from_ld, std::int64_t rows, float factor,
-                       float* to, std::int64_t ld) {
-  for (std::int64_t i = 0; i < rows; ++i)
-    for (std::int64_t j = 0; j < p.head_dim; j += kLanes)
-      store_first(to + i * ld + j, load(from + i * from_ld + j) * factor, std::min<std::int64_t>(kLanes, p.head_dim - j));
-}
+/// What all threads share, behind their scratch: the tiles of one side, and how far each task is.
+struct AttentionTasks {
+  Tile* tiles;
+  std::int64_t count;
+  std::int64_t* progress;
 
-inline void clear(float* rows, std::int64_t n) { std::fill_n(rows, n, 0.0f); }
+  AttentionTasks(const AttentionProblem& p, void* workspace, int threads, Side side)
+      : tiles(reinterpret_cast<Tile*>(static_cast<float*>(workspace) + threads * AttentionScratch::floats(p.head_dim))),
+        count(list_tiles(p.segments, side, kTileRows, tiles)),
+        progress(reinterpret_cast<std::int64_t*>(tiles + count)) {}
+};
 
-/// Bytes of scratch memory for all threads, and a list of tiles.
-inline std::size_t attention_workspace(std::int64_t head_dim, std::int64_t tiles, int threads) {
-  return static_cast<std::size_t>(threads * AttentionScratch::floats(head_dim)) * sizeof(float) +
-         static_cast<std::size_t>(tiles) * sizeof(Tile);
-}
-
-/// Calls body(tile, head, scratch) for all tiles and heads, the last tiles first: with a causal mask they have most to do.
-template <class Body>
-void for_each_tile(const AttentionProblem& p, void* workspace, int threads, Side side, const Body& body) {
-  Tile* tiles = reinterpret_cast<Tile*>(static_cast<float*>(workspace) + threads * AttentionScratch::floats(p.head_dim));
-  const std::int64_t count = list_tiles(p.segments, side, tiles), heads = side == Side::keys ? p.kv_heads : p.heads;
-  parallel_tasks(threads, count * heads, [&](std::int64_t task, int thread) {
-    body(tiles[count - 1 - task / heads], task % heads, AttentionScratch(workspace, thread, p.head_dim));
-  });
+/// Bytes of scratch memory for all threads, and of what they share.
+inline std::size_t attention_workspace(const AttentionShape& heads, std::int64_t tiles, int threads) {
+  return static_cast<std::size_t>(threads * AttentionScratch::floats(heads.head_dim)) * sizeof(float) +
+         static_cast<std::size_t>(tiles) * (sizeof(Tile) + static_cast<std::size_t>(heads.kv_heads) * sizeof(std::int64_t));
 }
 
 /// Calls body(tile) for the tiles of one side of a segment, in order.

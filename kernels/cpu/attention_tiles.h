@@ -44,6 +44,10 @@ void multiply_rows(std::int64_t n, std::int64_t k, Strided a, const float* b, st
   std::int64_t j = 0;
   for (; j + kBlockVecs * kLanes <= n; j += kBlockVecs * kLanes)
     multiply_block<kRows, kBlockVecs>(a, b + j, ldb, c + j, ldc, k, accumulate);
+  if (kBlockVecs > 3 && j + 3 * kLanes <= n) {
+    multiply_block<kRows, 3>(a, b + j, ldb, c + j, ldc, k, accumulate);
+    j += 3 * kLanes;
+  }
   for (; j + 2 * kLanes <= n; j += 2 * kLanes) multiply_block<kRows, 2>(a, b + j, ldb, c + j, ldc, k, accumulate);
   if (j < n) multiply_block<kRows, 1>(a, b + j, ldb, c + j, ldc, k, accumulate);
 }
@@ -104,12 +108,19 @@ inline void transpose_tile(const float* from, std::int64_t ld, std::int64_t rows
   transpose_block<true>(from, ld, rows, cols, to, padded(rows));
 }
 
-/// to [rows, padded(cols)] = from [rows, cols] with `ld` between rows; the padding is 0.
-inline void copy_tile(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to) {
+/// Asks for rows that will be read soon: they are too far apart for the processor to foresee.
+inline void prefetch_tile(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols) {
+  constexpr std::int64_t kLine = 16;
+  for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t j = 0; j < cols; j += kLine) __builtin_prefetch(from + i * ld + j, 0, 2);
+}
+
+/// to [rows, padded(cols)] = factor·from, from [rows, cols] with `ld` between rows; the padding is 0.
+inline void copy_tile(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to, float factor = 1.0f) {
   const std::int64_t width = padded(cols), whole = cols / kLanes * kLanes;
   for (std::int64_t i = 0; i < rows; ++i) {
-    for (std::int64_t j = 0; j < whole; j += kLanes) store(to + i * width + j, load(from + i * ld + j));
-    if (whole < cols) store(to + i * width + whole, load_first(from + i * ld + whole, cols - whole));
+    for (std::int64_t j = 0; j < whole; j += kLanes) store(to + i * width + j, load(from + i * ld + j) * factor);
+    if (whole < cols) store(to + i * width + whole, load_first(from + i * ld + whole, cols - whole) * factor);
   }
 }
 

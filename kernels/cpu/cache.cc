@@ -104,7 +104,7 @@ void run(const CachedAttention& op, const Step& step, Context& context) {
 std::size_t workspace(const CachedAttention& op, const Graph& graph, const Node& node, int threads) {
   const std::int64_t count = graph.shape(node.inputs[3]).size(), rows = graph.shape(node.inputs[0]).rows(),
                      max_seq = graph.shape(node.inputs[1]).rows() / (op.sequences > 0 ? op.sequences : count);
-  if (rows > count) return attention_workspace(op.heads.head_dim, rows / kTileRows + count, threads);
+  if (rows > count) return attention_workspace(op.heads, rows / kTileRows + count, threads);
   return static_cast<std::size_t>(count * chunks_of(max_seq) * op.heads.heads * (kOut + op.heads.head_dim + kChunk)) *
          sizeof(float);
 }
