@@ -1,4 +1,4 @@
-# One home for each foreign library: graft::eigen, graft::hdf5, graft::json, graft::onednn (if any), graft::threads. What is missing gets one message
+# One home for each foreign library: graft::eigen, graft::hdf5, graft::json, graft::pcre2, graft::onednn (if any), graft::threads. What is missing gets one message
 # that says how to install it.
 find_package(Eigen3 3.3 QUIET NO_MODULE)
 if(NOT TARGET Eigen3::Eigen)
@@ -11,6 +11,10 @@ endif()
 find_package(nlohmann_json 3.9 QUIET CONFIG)
 if(NOT TARGET nlohmann_json::nlohmann_json)
   message(FATAL_ERROR "graft needs nlohmann-json 3.9 or newer: apt-get install nlohmann-json3-dev")
+endif()
+find_package(GraftPCRE2 10.39 QUIET)
+if(NOT TARGET graft::pcre2)
+  message(FATAL_ERROR "graft needs PCRE2 10.39 or newer: apt-get install libpcre2-dev")
 endif()
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)

@@ -8,5 +8,5 @@ configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/graftConfig.cmake.in $
                               INSTALL_DESTINATION ${graft_package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/graftConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/graftConfig.cmake ${PROJECT_BINARY_DIR}/graftConfigVersion.cmake
-              ${PROJECT_SOURCE_DIR}/cmake/FindGraftHDF5.cmake ${PROJECT_SOURCE_DIR}/cmake/FindGraftOneDNN.cmake
+              ${PROJECT_SOURCE_DIR}/cmake/FindGraftHDF5.cmake ${PROJECT_SOURCE_DIR}/cmake/FindGraftPCRE2.cmake ${PROJECT_SOURCE_DIR}/cmake/FindGraftOneDNN.cmake
         DESTINATION ${graft_package_dir})

@@ -1,6 +1,8 @@
 #include "src/util.h"
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
 #include <numeric>
 
 namespace graft {
@@ -36,6 +38,12 @@ std::string names_near(std::string_view name, const std::vector<std::string>& kn
   const std::size_t total = near.empty() ? known.size() : near.size(), shown = std::min<std::size_t>(total, near.empty() ? 8 : 3);
   for (std::size_t i = 0; i < shown; ++i) text += (i ? ", \"" : "\"") + (near.empty() ? known[i] : near[i].second) + "\"";
   return near.empty() && total > shown ? text + ", …" : text;
+}
+
+std::string byte_text(unsigned char byte) {
+  std::array<char, 16> text{};
+  std::snprintf(text.data(), text.size(), byte >= 0x20 && byte < 0x7f ? "0x%02x ('%c')" : "0x%02x", byte, byte);
+  return text.data();
 }
 
 }  // namespace graft

@@ -19,5 +19,6 @@
 #include "graft/safetensors.h"
 #include "graft/session.h"
 #include "graft/tensorboard.h"
+#include "graft/tokenizer.h"
 #include "graft/types.h"
 #include "graft/watch.h"

@@ -6,24 +6,18 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdio>
 #include <system_error>
 #include <utility>
 
 #include "graft/data.h"
 #include "graft/error.h"
+#include "src/util.h"
 
 namespace graft {
 namespace {
 
 [[noreturn]] void fail(const std::filesystem::path& file, const std::string& what) {
   throw Error("file \"" + file.string() + "\": " + what);
-}
-
-std::string describe(unsigned char byte) {
-  std::array<char, 16> text{};
-  std::snprintf(text.data(), text.size(), byte >= 0x20 && byte < 0x7f ? "0x%02x ('%c')" : "0x%02x", byte, byte);
-  return text.data();
 }
 
 }  // namespace
@@ -76,8 +70,8 @@ ByteVocabulary::ByteVocabulary(std::string bytes) : bytes_(std::move(bytes)), id
   for (std::size_t i = 0; i < bytes_.size(); ++i) {
     const auto byte = static_cast<unsigned char>(bytes_[i]);
     if (i > 0 && static_cast<unsigned char>(bytes_[i - 1]) >= byte) {
-      throw Error("vocabulary: bytes must rise, got " + describe(byte) + " at position " + std::to_string(i) + " after " +
-                  describe(static_cast<unsigned char>(bytes_[i - 1])));
+      throw Error("vocabulary: bytes must rise, got " + byte_text(byte) + " at position " + std::to_string(i) + " after " +
+                  byte_text(static_cast<unsigned char>(bytes_[i - 1])));
     }
     id_of_[byte] = static_cast<std::int32_t>(i);
   }
@@ -88,7 +82,7 @@ std::vector<std::uint32_t> ByteVocabulary::encode(std::string_view text) const {
   for (std::size_t i = 0; i < text.size(); ++i) {
     const auto byte = static_cast<unsigned char>(text[i]);
     if (id_of_[byte] < 0) {
-      throw Error("vocabulary: byte " + describe(byte) + " at position " + std::to_string(i) + " of the text is not one of its " +
+      throw Error("vocabulary: byte " + byte_text(byte) + " at position " + std::to_string(i) + " of the text is not one of its " +
                   std::to_string(bytes_.size()) + " bytes");
     }
     ids[i] = static_cast<std::uint32_t>(id_of_[byte]);

@@ -1,0 +1,22 @@
+# The 8-bit library of PCRE2, as the target graft::pcre2. Looks in PCRE2_ROOT (variable or environment) first.
+set(graft_pcre2_hints ${PCRE2_ROOT} $ENV{PCRE2_ROOT})
+find_path(GraftPCRE2_INCLUDE_DIR pcre2.h HINTS ${graft_pcre2_hints} PATH_SUFFIXES include)
+find_library(GraftPCRE2_LIBRARY NAMES pcre2-8 HINTS ${graft_pcre2_hints} PATH_SUFFIXES lib)
+mark_as_advanced(GraftPCRE2_INCLUDE_DIR GraftPCRE2_LIBRARY)
+
+set(GraftPCRE2_VERSION "")
+if(GraftPCRE2_INCLUDE_DIR)
+  file(STRINGS ${GraftPCRE2_INCLUDE_DIR}/pcre2.h graft_pcre2_lines REGEX "^#define[ \t]+PCRE2_(MAJOR|MINOR)[ \t]")
+  foreach(line ${graft_pcre2_lines})
+    string(REGEX REPLACE ".*[ \t]([0-9]+).*" "\\1" number "${line}")
+    list(APPEND GraftPCRE2_VERSION ${number})
+  endforeach()
+  string(REPLACE ";" "." GraftPCRE2_VERSION "${GraftPCRE2_VERSION}")
+endif()
+
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(GraftPCRE2 REQUIRED_VARS GraftPCRE2_LIBRARY GraftPCRE2_INCLUDE_DIR VERSION_VAR GraftPCRE2_VERSION)
+if(GraftPCRE2_FOUND AND NOT TARGET graft::pcre2)
+  add_library(graft::pcre2 UNKNOWN IMPORTED GLOBAL)
+  set_target_properties(graft::pcre2 PROPERTIES IMPORTED_LOCATION ${GraftPCRE2_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${GraftPCRE2_INCLUDE_DIR})
+endif()
