@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "examples/support/files.h"
 #include "examples/support/train_options.h"
@@ -17,7 +18,8 @@ namespace {
 using namespace graft;
 using Clock = std::chrono::steady_clock;
 
-volatile std::sig_atomic_t interrupted = 0;
+volatile std::sig_atomic_t interrupted = 0;  // by the signal that asks for an end
+void interrupt(int signal) { interrupted = signal; }
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -177,6 +179,52 @@ class Progress {
   Clock::time_point last_ = Clock::now();
 };
 
+/// The checkpoints of a run, written beside it. One that cannot be written is reported and ends nothing: those before it stand, and the next
+/// save is the next try.
+class Saves {
+ public:
+  Saves(CheckpointFolder& folder, Progress& progress, std::int64_t resumed_at) : folder_(folder), progress_(progress), last_(resumed_at) {}
+
+  void begin(Checkpoint checkpoint, double metric) {
+    settle();
+    begun_ = checkpoint.step;
+    folder_.save_async(std::move(checkpoint), metric);
+  }
+  /// Whether the one under way has failed shows as soon as it has ended; waits for it only in `settle`.
+  void look() {
+    if (!folder_.saving()) settle();
+  }
+  void settle() {
+    if (begun_ < 0) return;
+    const std::int64_t step = std::exchange(begun_, -1);
+    try {
+      folder_.flush();
+      last_ = step;
+    } catch (const std::exception& error) {
+      progress_.line("step " + std::to_string(step) + ": not saved, training goes on (" + last() + "): " + error.what(), true);
+    }
+  }
+  /// The last of the run: what goes wrong now ends it.
+  void finish(Checkpoint checkpoint, double metric) {
+    settle();
+    if (last_ == checkpoint.step) return;
+    try {
+      folder_.save(checkpoint, metric);
+    } catch (const std::exception& error) {
+      throw Error(std::string(error.what()) + "; " + last());
+    }
+    last_ = checkpoint.step;
+  }
+  std::string last() const {
+    return last_ > 0 ? "the last checkpoint is of step " + std::to_string(last_) + " in \"" + folder_.path().string() + "\"" : "there is no checkpoint yet";
+  }
+
+ private:
+  CheckpointFolder& folder_;
+  Progress& progress_;
+  std::int64_t last_, begun_ = -1;
+};
+
 int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed) {
   RunConfig& run = options.run;
   std::string text = gather_text(run.text);
@@ -226,12 +274,14 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
   for (const auto& row : metrics.rows())
     if (!std::isnan(row[2])) best = std::min(best, validation_loss = row[2]);
   auto skipped = static_cast<std::int64_t>(trainer.session().scalar("optimizer/skipped"));
-  std::int64_t skipped_in_a_row = 0, saved_at = first;
+  std::int64_t skipped_in_a_row = 0;
+  bool metrics_fail = false;
+  Saves saves(checkpoints, progress, first);
   const double seconds_before = metrics.rows().empty() ? 0.0 : metrics.rows().back()[6];
   const auto start = Clock::now();
   const std::int64_t last = options.stop_at > 0 ? std::min(options.stop_at, run.steps) : run.steps;
 
-  const auto save = [&](std::int64_t step) {
+  const auto snapshot = [&](std::int64_t step) {
     Checkpoint checkpoint = trainer.session().snapshot();
     checkpoint.step = step;
     checkpoint.config = nlohmann::json(run).dump();
@@ -240,8 +290,7 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
     position.push_back(static_cast<std::uint32_t>(step));
     const auto bytes = std::as_bytes(std::span(position));
     checkpoint.tensors.push_back({"data/train", {DType::u32, {static_cast<std::int64_t>(position.size())}}, {bytes.begin(), bytes.end()}});
-    checkpoints.save(checkpoint, validation_loss);
-    saved_at = step;
+    return checkpoint;
   };
 
   std::int64_t step = first;
@@ -260,7 +309,10 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
       std::string line = "step " + std::to_string(step) + ": loss or gradient is not finite, the update was skipped (" + std::to_string(skipped) + " so far)";
       if (options.name_nonfinite) line += ", first in \"" + trainer.forward().first_nonfinite() + "\"";
       progress.line(line, true);
-      if (++skipped_in_a_row == 100) throw Error("training: 100 updates in a row were skipped, the last checkpoint is at step " + std::to_string(saved_at) + " in \"" + options.out.string() + "\"");
+      if (++skipped_in_a_row == 100) {
+        saves.settle();
+        throw Error("training: 100 updates in a row were skipped, " + saves.last());
+      }
     } else {
       skipped_in_a_row = 0;
     }
@@ -273,8 +325,13 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
       pause += seconds_since(begin);
     }
     const double training = seconds_since(start) - pause, rate = static_cast<double>((step - first) * tokens_per_step) / training;
-    metrics.append({static_cast<double>(step), loss, evaluate ? validation_loss : nan, session.scalar("learning_rate"), session.scalar("gradient_norm"), rate,
-                    seconds_before + seconds_since(start), static_cast<double>(skipped)});
+    try {
+      metrics.append({static_cast<double>(step), loss, evaluate ? validation_loss : nan, session.scalar("learning_rate"), session.scalar("gradient_norm"), rate,
+                      seconds_before + seconds_since(start), static_cast<double>(skipped)});
+      metrics_fail = false;
+    } catch (const Error& error) {
+      if (!std::exchange(metrics_fail, true)) progress.line("step " + std::to_string(step) + ": training goes on without its row: " + error.what(), true);
+    }
     char line[200];
     const int width = static_cast<int>(std::to_string(run.steps).size());
     const double left = seconds_since(start) / static_cast<double>(step - first) * static_cast<double>(last - step);
@@ -283,11 +340,12 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
     progress.line(line, evaluate || step == last);
     if (evaluate || step % options.save_every == 0) {
       const auto begin = Clock::now();
-      save(step);
+      saves.begin(snapshot(step), validation_loss);
       pause += seconds_since(begin);
     }
+    saves.look();
   }
-  if (saved_at != step) save(step);
+  saves.finish(snapshot(step), validation_loss);
 
   Series loss{"training", {}, "#9ecae1", false, true}, smooth{"training, smoothed", {}, "#1f77b4"}, validated{"validation", {}, "#d62728", true};
   for (const auto& row : metrics.rows()) {
@@ -300,7 +358,7 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
 
   if (interrupted || step < run.steps) {
     std::printf("\nstopped after step %lld, saved; go on with: --resume %s\n", static_cast<long long>(step), options.out.string().c_str());
-    return interrupted ? 130 : 0;
+    return interrupted ? 128 + interrupted : 0;
   }
   std::printf("\nbest validation loss %.4f, last %.4f, %s; checkpoints, metrics.csv and loss.svg are in %s\n", best, validation_loss,
               clock_text(seconds_before + seconds_since(start)).c_str(), options.out.string().c_str());
@@ -327,8 +385,8 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::signal(SIGINT, [](int) { interrupted = 1; });
-  std::signal(SIGTERM, [](int) { interrupted = 1; });
+  std::signal(SIGINT, interrupt);
+  std::signal(SIGTERM, interrupt);
   try {
     int exit_code = 0;
     std::optional<Checkpoint> checkpoint;

@@ -4,9 +4,12 @@
 #include <hdf5.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <csignal>
+#include <cstdio>
 #include <span>
 
 #include "src/io/content_hash.h"
@@ -87,6 +90,51 @@ TEST(CheckpointDamage, TruncatedAnywhere) {
     const std::string should_have = n < 512 ? "at least 512" : std::to_string(size);
     ASSERT_EQ(read_error(file), message(file, "is truncated: has " + std::to_string(n) + " bytes, should have " + should_have));
   }
+}
+
+/// A checkpoint of some 600 KB.
+Checkpoint large() {
+  Checkpoint checkpoint = sample();
+  checkpoint.tensors.push_back(tensor("zzz", DType::f32, Shape{300, 500}, 9));
+  return checkpoint;
+}
+
+TEST(CheckpointDamage, TruncatedAtEveryPage) {
+  const TemporaryFolder folder;
+  const auto file = folder / "a.h5";
+  write_checkpoint(file, large());
+  const auto size = static_cast<std::int64_t>(std::filesystem::file_size(file));
+  int pages = 0;
+  for (std::int64_t n = (size - 1) / 4096 * 4096; n >= 0; n -= 4096, ++pages) {
+    ASSERT_EQ(::truncate(file.c_str(), n), 0);
+    ASSERT_EQ(read_error(file), message(file, n == 0 ? "is empty" : "is truncated: has " + std::to_string(n) + " bytes, should have " + std::to_string(size)));
+  }
+  EXPECT_GT(pages, 100);
+}
+
+TEST(CheckpointDamage, AThousandFlippedBits) {
+  constexpr std::uint32_t kSeed = 4;
+  const TemporaryFolder folder;
+  const auto file = folder / "a.h5";
+  write_checkpoint(file, large());
+  const std::string whole = contents(file);
+  const Descriptor fd(::open(file.c_str(), O_RDWR));
+  ASSERT_TRUE(fd);
+  // Each alone, then all of them together.
+  std::string all = whole;
+  for (std::uint32_t i = 0; i < 1000; ++i) {
+    const philox::Block random = philox::block({i, 0, 0, 0}, kSeed);
+    const std::size_t at = random[0] % whole.size();
+    const int bit = 1 << random[1] % 8;
+    const char flipped = static_cast<char>(whole[at] ^ bit);
+    all[at] = static_cast<char>(all[at] ^ bit);
+    ASSERT_EQ(::pwrite(fd.get(), &flipped, 1, static_cast<off_t>(at)), 1);
+    ASSERT_NE(read_error(file), "") << "seed " << kSeed << ", flip " << i << ", byte " << at;
+    ASSERT_EQ(::pwrite(fd.get(), &whole[at], 1, static_cast<off_t>(at)), 1);
+  }
+  expect_same(read_checkpoint(file), large());
+  put(file, all);
+  EXPECT_NE(read_error(file), "");
 }
 
 TEST(CheckpointDamage, BytesBehindTheEnd) {
@@ -338,6 +386,74 @@ TEST(CheckpointWrite, AFullDiskLeavesThePreviousFileAndNothingElse) {
   const FileSizeLimit enough(size);
   write_checkpoint(file, larger);
   expect_same(read_checkpoint(file), larger);
+}
+
+/// What a shell command prints; `status` as waitpid gives it.
+std::string output_of(const std::string& command, int& status) {
+  std::string text;
+  std::FILE* out = ::popen((command + " 2>&1").c_str(), "r");
+  for (int c; (c = std::fgetc(out)) != EOF;) text += static_cast<char>(c);
+  status = ::pclose(out);
+  return text;
+}
+
+TEST(CheckpointWrite, ADiskThatIsReallyFull) {
+  const TemporaryFolder folder;
+  const std::string disk = (folder / "disk").string(), kept = (folder / "kept").string();
+  std::filesystem::create_directories(disk);
+  std::filesystem::create_directories(kept);
+  const std::string in_own_mounts = "unshare --map-root-user --mount ";
+  const std::string mount = "mount -t tmpfs -o size=200k graft '" + disk + "'";
+  int status = 0;
+  output_of(in_own_mounts + mount, status);
+  if (status != 0) GTEST_SKIP() << "this user may not mount a small disk";
+  // Three checkpoints fill it, two are kept: one fits, the next one does not, and nobody clears up.
+  const std::string program = "'" GRAFT_KILLED_RUN "' '" + disk + "' ";
+  const std::string output = output_of(in_own_mounts + "sh -c \"" + mount + " && " + program + "1 >/dev/null && head -c 1m /dev/zero 2>/dev/null > '" + disk +
+                                           "/ballast'; " + program + "5 > /dev/null; echo status \\$?; ls -A '" + disk + "'; cp '" + disk + "'/*.h5 '" + kept + "'\"",
+                                       status);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(output, "killed_run: " + message(disk + "/step-00000002.h5", "cannot write: No space left on device") + "\n"
+                    "status 1\nballast\nbest.h5\nstep-00000001.h5\n");
+  EXPECT_EQ(read_checkpoint(kept + "/step-00000001.h5").step, 1);
+  EXPECT_EQ(read_checkpoint(kept + "/best.h5").step, 1);
+}
+
+/// Runs `action` in a process of its own; its exit code is 0 unless it throws.
+pid_t in_a_process(const std::function<void()>& action) {
+  const pid_t child = ::fork();
+  if (child != 0) return child;
+  int code = 0;
+  try {
+    action();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    code = 1;
+  }
+  ::_exit(code);
+}
+
+TEST(CheckpointWrite, TwoProcessesThatWriteOneFileLeaveOneOfTheirs) {
+  const TemporaryFolder folder;
+  const auto file = folder / "a.h5";
+  std::array<Checkpoint, 2> theirs = {sample(), large()};
+  theirs[1].step = 7;
+  write_checkpoint(file, theirs[0]);
+  std::array<pid_t, 2> writers{};
+  for (std::size_t i = 0; i < 2; ++i) {
+    writers[i] = in_a_process([&] {
+      for (int n = 0; n < 20; ++n) write_checkpoint(file, theirs[i]);
+    });
+  }
+  for (const pid_t writer : writers) {
+    int status = -1;
+    while (::waitpid(writer, &status, WNOHANG) == 0) {
+      const Checkpoint read = read_checkpoint(file);
+      expect_same(read, theirs[read.step == 7 ? 1 : 0]);
+    }
+    EXPECT_EQ(status, 0);
+  }
+  EXPECT_EQ(folder.names(), std::vector<std::string>{"a.h5"});
 }
 
 TEST(CheckpointWrite, FoldersThatCannotBeWrittenTo) {

@@ -5,12 +5,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cmath>
+#include <future>
 #include <limits>
+#include <memory>
 #include <span>
+#include <thread>
 
+#include "graft/session.h"
 #include "src/io/atomic_file.h"
 #include "src/io/descriptor.h"
+#include "src/io/hdf5_handles.h"
 #include "tests/checkpoint_files.h"
 
 namespace graft {
@@ -241,6 +247,173 @@ TEST(CheckpointFolder, FoldersThatCannotBeUsed) {
   EXPECT_EQ(error_of([&] { folder.save(at_step(1), 1.0); }),
             message(file, "cannot write: cannot open its folder: No such file or directory"));
   EXPECT_EQ(error_of([&] { folder.latest(); }), folder_message(temporary / "sub", "cannot list: No such file or directory"));
+}
+
+TEST(CheckpointFolder, BelongsToOneProcessAtATime) {
+  const TemporaryFolder temporary;
+  {
+    const CheckpointFolder folder(temporary.path());
+    put(temporary / ".step-00000001.h5.tmp-1-0", "x");
+    EXPECT_EQ(error_of([&] { CheckpointFolder(temporary.path()); }), folder_message(temporary.path(), "another process saves to it"));
+    EXPECT_EQ(temporary.names().size(), 1u) << "it touches nothing";
+    latest_checkpoint(temporary.path());  // looking is free
+  }
+  const CheckpointFolder folder(temporary.path());
+  EXPECT_TRUE(temporary.names().empty());
+}
+
+// ---- beside training
+
+TEST(CheckpointFolderAsync, WritesWhatSaveWrites) {
+  const TemporaryFolder temporary;
+  CheckpointFolder plain(temporary / "plain", 2), beside(temporary / "beside", 2);
+  EXPECT_FALSE(beside.saving());
+  for (const std::int64_t step : {1, 2, 3, 4}) {
+    plain.save(at_step(step), step == 2 ? 0.5 : 1.0);
+    beside.save_async(at_step(step), step == 2 ? 0.5 : 1.0);
+  }
+  beside.flush();
+  EXPECT_FALSE(beside.saving());
+  for (const char* name : {"best.h5", "step-00000003.h5", "step-00000004.h5"}) {
+    EXPECT_TRUE(contents(plain.path() / name) == contents(beside.path() / name)) << name;
+  }
+  EXPECT_FALSE(std::filesystem::exists(beside.path() / "step-00000002.h5"));
+}
+
+/// Holds up every use of HDF5, and so the save under way, until it is released or `longest` has passed.
+class Held {
+ public:
+  explicit Held(std::chrono::milliseconds longest = std::chrono::hours(1))
+      : thread_([this, longest] {
+          const detail::Hdf5 alone("held");
+          taken_.set_value();
+          released_.get_future().wait_for(longest);
+        }) {
+    taken_.get_future().wait();
+  }
+  ~Held() { release(); }
+  void release() {
+    if (!thread_.joinable()) return;
+    released_.set_value();
+    thread_.join();
+  }
+
+ private:
+  std::promise<void> taken_, released_;
+  std::thread thread_;
+};
+constexpr std::chrono::milliseconds kMoment(50);
+
+TEST(CheckpointFolderAsync, ReturnsWhileItIsWrittenAndTheNextSaveWaits) {
+  const TemporaryFolder temporary;
+  CheckpointFolder folder(temporary.path(), 9);
+  Held held;
+  folder.save_async(at_step(1), kNan);
+  EXPECT_TRUE(folder.saving());
+  EXPECT_TRUE(folder.latest().empty()) << "not there before it is whole";
+  std::thread later([&] {
+    std::this_thread::sleep_for(kMoment);
+    held.release();
+  });
+  folder.save_async(at_step(2), kNan);  // would never return if it were not written in another thread
+  EXPECT_TRUE(std::filesystem::exists(temporary / "step-00000001.h5"));
+  folder.save(at_step(3), kNan);
+  EXPECT_FALSE(folder.saving());
+  later.join();
+  EXPECT_EQ(temporary.names(), (Names{"step-00000001.h5", "step-00000002.h5", "step-00000003.h5"}));
+}
+
+TEST(CheckpointFolderAsync, DestructionWaits) {
+  const TemporaryFolder temporary;
+  const Held held(kMoment);
+  CheckpointFolder(temporary.path()).save_async(at_step(1), 1.0);
+  EXPECT_EQ(temporary.names(), (Names{"best.h5", "step-00000001.h5"}));
+}
+
+TEST(CheckpointFolderAsync, WhatWentWrongIsThrownOnceByTheNextCall) {
+  const TemporaryFolder temporary;
+  CheckpointFolder folder(temporary / "sub", 9);
+  const auto gone = message(temporary.path() / "sub" / "step-00000001.h5", "cannot write: cannot open its folder: No such file or directory");
+  for (const int next : {0, 1, 2}) {
+    std::filesystem::remove_all(temporary / "sub");
+    folder.save_async(at_step(1), kNan);
+    while (folder.saving()) std::this_thread::yield();
+    std::filesystem::create_directory(temporary / "sub");
+    EXPECT_EQ(error_of([&] {
+                if (next == 0) folder.flush();
+                if (next == 1) folder.save_async(at_step(2), kNan);
+                if (next == 2) folder.save(at_step(2), kNan);
+              }),
+              gone);
+    EXPECT_FALSE(folder.saving());
+    EXPECT_TRUE(std::filesystem::is_empty(temporary / "sub")) << "nothing is begun";
+    folder.flush();
+    folder.save_async(at_step(3), kNan);
+    folder.flush();
+    EXPECT_EQ(read_checkpoint(folder.latest()).step, 3) << "the folder is there again, and so are the saves";
+  }
+  std::filesystem::remove_all(temporary / "sub");
+  CheckpointFolder(temporary / "other").save_async(at_step(-1), kNan);  // nobody asks: destruction throws nothing
+}
+
+TEST(CheckpointFolderAsync, ASnapshotIsNotTornByTheNextStep) {
+  const TemporaryFolder temporary;
+  Graph g;
+  const Value w = g.state("w", {1000}, Init::fill(1.0));
+  g.assign(g.add(w, g.constant({1000}, {1.0})), w);
+  const auto backend = reference_backend();
+  Session session(g, *backend);
+  CheckpointFolder folder(temporary.path());
+  Held held;
+  session.step();
+  Checkpoint checkpoint = session.snapshot();
+  checkpoint.step = 1;
+  folder.save_async(std::move(checkpoint), kNan);
+  for (int i = 0; i < 100; ++i) session.step();
+  held.release();
+  folder.flush();
+  Session again(g, *backend);
+  again.load(folder.latest());
+  EXPECT_EQ(again.read("w"), std::vector<float>(1000, 2.0f));
+  EXPECT_EQ(session.read("w"), std::vector<float>(1000, 102.0f));
+}
+
+TEST(CheckpointFolderAsync, TheBestIsThereBeforeItsStep) {
+  const TemporaryFolder temporary;
+  CheckpointFolder folder(temporary.path());
+  Held held;
+  folder.save_async(at_step(1), 1.0);
+  while (temporary.names().empty()) std::this_thread::yield();
+  std::filesystem::create_directory(temporary / "step-00000001.h5");  // so that the last thing that it does fails
+  held.release();
+  EXPECT_EQ(error_of([&] { folder.flush(); }),
+            message(temporary / "step-00000001.h5", "cannot write: cannot rename its temporary file: Is a directory"));
+  EXPECT_EQ(temporary.names(), (Names{"best.h5", "step-00000001.h5"}));
+  EXPECT_EQ(read_checkpoint(folder.best()).step, 1);
+  folder.save(at_step(2), 2.0);
+  EXPECT_EQ(read_checkpoint(folder.best()).step, 1) << "its metric is known";
+}
+
+TEST(CheckpointFolderAsync, ABestThatCannotBeWrittenIsTriedAgain) {
+  const TemporaryFolder temporary;
+  CheckpointFolder folder(temporary.path());
+  Held held;
+  folder.save_async(at_step(1), 1.0);
+  while (temporary.names().empty()) std::this_thread::yield();
+  std::filesystem::create_directory(temporary / "best.h5");
+  held.release();
+  EXPECT_EQ(error_of([&] { folder.flush(); }), message(temporary / "best.h5", "cannot write: cannot rename its temporary file: Is a directory"));
+  EXPECT_EQ(temporary.names(), Names{"best.h5"});
+  std::filesystem::remove(temporary / "best.h5");
+  folder.save(at_step(2), 2.0);
+  EXPECT_EQ(read_checkpoint(folder.best()).step, 2);
+}
+
+TEST(AtomicFile, WithoutHardLinksLinkAsSaysSo) {
+  const TemporaryFolder temporary;
+  detail::AtomicFile file(temporary / "a.h5");
+  EXPECT_FALSE(file.link_as(temporary.path() / "no" / "b.h5"));
+  EXPECT_EQ(temporary.names().size(), 1u);
 }
 
 TEST(CheckpointFolder, AReadOnlyFolderIsReportedAtOnce) {

@@ -64,7 +64,8 @@ AtomicFile::AtomicFile(std::filesystem::path file) : file_(std::move(file)) {
       fail(file_, "cannot write: cannot create a temporary file beside it", error);
     }
     struct stat status {};
-    ::flock(out_.get(), LOCK_EX | LOCK_NB);
+    // Shared, as it holds for a moment after the file has its name, and HDF5 takes a shared lock to read.
+    ::flock(out_.get(), LOCK_SH);
     // Whoever removes stale temporaries may have come between creation and lock.
     if (::fstat(out_.get(), &status) != 0 || status.st_nlink == 0) out_ = Descriptor();
   }
@@ -85,9 +86,28 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
   }
 }
 
-void AtomicFile::commit() {
+void AtomicFile::sync() {
   if (::fsync(out_.get()) != 0) fail(file_, "cannot write: fsync failed", errno);
-  if (!out_.close()) fail(file_, "cannot write: close failed", errno);
+}
+
+bool AtomicFile::link_as(const std::filesystem::path& name) {
+  sync();
+  std::filesystem::path link = temporary_name(name, 0);
+  for (int n = 1; ::link(temporary_.c_str(), link.c_str()) != 0; ++n) {
+    if (errno != EEXIST) return false;
+    link = temporary_name(name, n);
+  }
+  if (::rename(link.c_str(), name.c_str()) != 0) {
+    const int error = errno;
+    ::unlink(link.c_str());
+    fail(name, "cannot write: cannot rename its temporary file", error);
+  }
+  return true;
+}
+
+void AtomicFile::commit() {
+  sync();
+  // Still open, and so locked: it is no stale temporary to anyone until it has its name.
   if (::rename(temporary_.c_str(), file_.c_str()) != 0) fail(file_, "cannot write: cannot rename its temporary file", errno);
   temporary_.clear();
   sync_folder(folder_.get(), file_);
@@ -100,22 +120,6 @@ void remove_stale_temporaries(const std::filesystem::path& folder) {
     const Descriptor fd(::open(entry->path().c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     if (fd && ::flock(fd.get(), LOCK_EX | LOCK_NB) == 0) ::unlink(entry->path().c_str());
   }
-}
-
-bool replace_by_link(const std::filesystem::path& file, const std::filesystem::path& name) {
-  std::filesystem::path temporary = temporary_name(name, 0);
-  for (int n = 1; ::link(file.c_str(), temporary.c_str()) != 0; ++n) {
-    if (errno != EEXIST) return false;
-    temporary = temporary_name(name, n);
-  }
-  if (::rename(temporary.c_str(), name.c_str()) != 0) {
-    const int error = errno;
-    ::unlink(temporary.c_str());
-    fail(name, "cannot write: cannot rename its temporary file", error);
-  }
-  const Descriptor folder(::open(folder_of(name).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder) sync_folder(folder.get(), name);
-  return true;
 }
 
 }  // namespace graft::detail

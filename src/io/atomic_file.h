@@ -16,20 +16,22 @@ class AtomicFile {
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
 
+  const std::filesystem::path& file() const { return file_; }
   void write(std::span<const std::byte> bytes);
-  /// fsync, close, rename, fsync of the folder.
+  /// Gives what was written another name in the same folder as well, in one step, whatever that name was before; false when the file
+  /// system has no hard links.
+  bool link_as(const std::filesystem::path& name);
+  /// fsync, rename, fsync of the folder.
   void commit();
 
  private:
+  void sync();
   std::filesystem::path file_, temporary_;
   Descriptor folder_, out_;  // out_ is locked while open, which tells a temporary in use from a stale one
 };
 
 /// Removes the temporaries that writers which no longer run have left in `folder`.
 void remove_stale_temporaries(const std::filesystem::path& folder);
-
-/// Makes `name` another name of `file`, in one step, whatever `name` was before; false when the file system has no hard links.
-bool replace_by_link(const std::filesystem::path& file, const std::filesystem::path& name);
 
 /// The folder a file is in, "." for a bare name.
 std::filesystem::path folder_of(const std::filesystem::path& file);

@@ -22,7 +22,8 @@ inline constexpr const char* kScalarAttribute = "scalar";  // on a dataset of on
 /// Largest chunk of a dataset, in bytes: HDF5's default chunk cache holds one.
 inline constexpr std::int64_t kChunkBytes = std::int64_t{1} << 20;
 
-/// write_checkpoint with another metric than the checkpoint's own.
-void write_checkpoint(const std::filesystem::path& file, const Checkpoint& checkpoint, double metric);
+class AtomicFile;
+/// Writes the whole file with another metric than the checkpoint's own, up to its commit.
+void write_checkpoint(AtomicFile& out, const Checkpoint& checkpoint, double metric);
 
 }  // namespace graft::detail

@@ -161,9 +161,9 @@ class Writer {
 
 }  // namespace
 
-void write_checkpoint(const std::filesystem::path& file, const Checkpoint& checkpoint, double metric) {
+void write_checkpoint(AtomicFile& out, const Checkpoint& checkpoint, double metric) {
+  const std::filesystem::path& file = out.file();
   const std::vector<const SavedTensor*> tensors = checked_and_sorted(file, checkpoint);
-  AtomicFile out(file);
   const std::size_t total = std::transform_reduce(tensors.begin(), tensors.end(), std::size_t{0}, std::plus<>(),
                                                   [](const SavedTensor* tensor) { return tensor->bytes.size(); });
   Writer writer(file, total);
@@ -182,7 +182,6 @@ void write_checkpoint(const std::filesystem::path& file, const Checkpoint& check
   hash.update(bytes.subspan(kSealSize));
   out.write(make_seal(kCheckpointVersion, bytes.size(), hash.value()));
   out.write(bytes.subspan(kSealSize));
-  out.commit();
 }
 
 }  // namespace graft::detail
@@ -190,7 +189,9 @@ void write_checkpoint(const std::filesystem::path& file, const Checkpoint& check
 namespace graft {
 
 void write_checkpoint(const std::filesystem::path& file, const Checkpoint& checkpoint) {
-  detail::write_checkpoint(file, checkpoint, checkpoint.metric);
+  detail::AtomicFile out(file);
+  detail::write_checkpoint(out, checkpoint, checkpoint.metric);
+  out.commit();
 }
 
 }  // namespace graft
