@@ -52,6 +52,8 @@ class CeilingProbe {
 
 /// Configurations S, M, L and W in f32, and in bf16 beside their own f32.
 std::vector<Row> bench_step(const Settings& settings);
+/// Ten steps of configurations S and M with a checkpoint saved beside them, and before them.
+std::vector<Row> bench_save(const Settings& settings);
 /// Configuration M with one thread and with all.
 std::vector<Row> bench_scaling(const Settings& settings);
 std::vector<Row> bench_attention(const Settings& settings);

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdio>
+#include <filesystem>
 
 #include "benchmarks/measure.h"
 
@@ -69,6 +70,7 @@ class TrainingStep {
     session_->step();
     session_->scalar("loss");
   }
+  Session& session() { return *session_; }
   /// 6·N·tokens + 12·L·h·T·tokens/2.
   double flops(const StepCase& c) const {
     const auto tokens = static_cast<double>(c.batch * c.context);
@@ -129,6 +131,38 @@ std::vector<Row> bench_step(const Settings& settings) {
       rows.push_back(row);
     }
   }
+  return rows;
+}
+
+std::vector<Row> bench_save(const Settings& settings) {
+  constexpr int kEvery = 10;
+  const std::filesystem::path folder = std::filesystem::temp_directory_path() / ("graft_bench_save_" + std::to_string(getpid()));
+  std::vector<Row> rows;
+  for (const char* name : {"S", "M"}) {
+    if (std::string(name).find(settings.only) == std::string::npos) continue;
+    TrainingStep step(step_case(name), *settings.backend);
+    CheckpointFolder checkpoints(folder);
+    const auto train = [&] {
+      for (int i = 0; i < kEvery; ++i) step.run();
+    };
+    const auto side = [&](const std::function<void()>& run) { return [run] { return timed(run) / kEvery; }; };
+    const std::vector<double> times = alternate({side(train), side([&] {
+                                                   checkpoints.save_async(step.session().snapshot(), 0);
+                                                   train();
+                                                   checkpoints.flush();
+                                                 }),
+                                                 side([&] {
+                                                   checkpoints.save(step.session().snapshot(), 0);
+                                                   train();
+                                                 })},
+                                                settings.rounds);
+    Row row{"save", std::string(name) + " f32, every 10 steps", times[1], {}, {}};
+    row.more["% over no saving"] = 100 * (times[1] / times[0] - 1);
+    row.more["% not beside"] = 100 * (times[2] / times[0] - 1);
+    row.more["MB"] = static_cast<double>(std::filesystem::file_size(checkpoints.latest())) / 1e6;
+    rows.push_back(row);
+  }
+  std::filesystem::remove_all(folder);
   return rows;
 }
 

@@ -107,7 +107,9 @@ TEST(CheckpointDamage, TruncatedAtEveryPage) {
   int pages = 0;
   for (std::int64_t n = (size - 1) / 4096 * 4096; n >= 0; n -= 4096, ++pages) {
     ASSERT_EQ(::truncate(file.c_str(), n), 0);
-    ASSERT_EQ(read_error(file), message(file, n == 0 ? "is empty" : "is truncated: has " + std::to_string(n) + " bytes, should have " + std::to_string(size)));
+    ASSERT_EQ(read_error(file),
+              message(file, n == 0 ? "is empty"
+                                   : "is truncated: has " + std::to_string(n) + " bytes, should have " + std::to_string(size)));
   }
   EXPECT_GT(pages, 100);
 }
@@ -409,12 +411,15 @@ TEST(CheckpointWrite, ADiskThatIsReallyFull) {
   if (status != 0) GTEST_SKIP() << "this user may not mount a small disk";
   // Three checkpoints fill it, two are kept: one fits, the next one does not, and nobody clears up.
   const std::string program = "'" GRAFT_KILLED_RUN "' '" + disk + "' ";
-  const std::string output = output_of(in_own_mounts + "sh -c \"" + mount + " && " + program + "1 >/dev/null && head -c 1m /dev/zero 2>/dev/null > '" + disk +
-                                           "/ballast'; " + program + "5 > /dev/null; echo status \\$?; ls -A '" + disk + "'; cp '" + disk + "'/*.h5 '" + kept + "'\"",
-                                       status);
+  const std::string output =
+      output_of(in_own_mounts + "sh -c \"" + mount + " && " + program + "1 >/dev/null && head -c 1m /dev/zero 2>/dev/null > '" +
+                    disk + "/ballast'; " + program + "5 > /dev/null; echo status \\$?; ls -A '" + disk + "'; cp '" + disk +
+                    "'/*.h5 '" + kept + "'\"",
+                status);
   EXPECT_EQ(status, 0);
-  EXPECT_EQ(output, "killed_run: " + message(disk + "/step-00000002.h5", "cannot write: No space left on device") + "\n"
-                    "status 1\nballast\nbest.h5\nstep-00000001.h5\n");
+  EXPECT_EQ(output, "killed_run: " + message(disk + "/step-00000002.h5", "cannot write: No space left on device") +
+                        "\n"
+                        "status 1\nballast\nbest.h5\nstep-00000001.h5\n");
   EXPECT_EQ(read_checkpoint(kept + "/step-00000001.h5").step, 1);
   EXPECT_EQ(read_checkpoint(kept + "/best.h5").step, 1);
 }

@@ -254,7 +254,8 @@ TEST(CheckpointFolder, BelongsToOneProcessAtATime) {
   {
     const CheckpointFolder folder(temporary.path());
     put(temporary / ".step-00000001.h5.tmp-1-0", "x");
-    EXPECT_EQ(error_of([&] { CheckpointFolder(temporary.path()); }), folder_message(temporary.path(), "another process saves to it"));
+    EXPECT_EQ(error_of([&] { CheckpointFolder(temporary.path()); }),
+              folder_message(temporary.path(), "another process saves to it"));
     EXPECT_EQ(temporary.names().size(), 1u) << "it touches nothing";
     latest_checkpoint(temporary.path());  // looking is free
   }
@@ -333,7 +334,8 @@ TEST(CheckpointFolderAsync, DestructionWaits) {
 TEST(CheckpointFolderAsync, WhatWentWrongIsThrownOnceByTheNextCall) {
   const TemporaryFolder temporary;
   CheckpointFolder folder(temporary / "sub", 9);
-  const auto gone = message(temporary.path() / "sub" / "step-00000001.h5", "cannot write: cannot open its folder: No such file or directory");
+  const auto gone =
+      message(temporary.path() / "sub" / "step-00000001.h5", "cannot write: cannot open its folder: No such file or directory");
   for (const int next : {0, 1, 2}) {
     std::filesystem::remove_all(temporary / "sub");
     folder.save_async(at_step(1), kNan);
@@ -402,7 +404,8 @@ TEST(CheckpointFolderAsync, ABestThatCannotBeWrittenIsTriedAgain) {
   while (temporary.names().empty()) std::this_thread::yield();
   std::filesystem::create_directory(temporary / "best.h5");
   held.release();
-  EXPECT_EQ(error_of([&] { folder.flush(); }), message(temporary / "best.h5", "cannot write: cannot rename its temporary file: Is a directory"));
+  EXPECT_EQ(error_of([&] { folder.flush(); }),
+            message(temporary / "best.h5", "cannot write: cannot rename its temporary file: Is a directory"));
   EXPECT_EQ(temporary.names(), Names{"best.h5"});
   std::filesystem::remove(temporary / "best.h5");
   folder.save(at_step(2), 2.0);

@@ -42,16 +42,14 @@ class Process {
   /// Returns when it has begun that many saves, or has ended.
   void wait_for_saves(int saves) {
     for (char byte = 0; saves > 0; --saves) {
-      while (::read(out_.get(), &byte, 1) < 0 && errno == EINTR) {
-      }
+      while (::read(out_.get(), &byte, 1) < 0 && errno == EINTR) {}
     }
   }
   void kill() { ::kill(id_, SIGKILL); }
   /// As waitpid gives it.
   int status() {
     int status = -1;
-    while (::waitpid(id_, &status, 0) < 0 && errno == EINTR) {
-    }
+    while (::waitpid(id_, &status, 0) < 0 && errno == EINTR) {}
     return status;
   }
 
@@ -101,8 +99,8 @@ TEST(CheckpointKill, TwoHundredKillsLoseNothing) {
     // One in eight dies while it starts and reads its checkpoint, the others in the first to fourth save or soon after.
     const int saves = kill % 8 == 0 ? 0 : std::uniform_int_distribution<int>(1, 4)(random);
     const auto delay = up_to(saves == 0 ? 30.0 : 6.0);
-    SCOPED_TRACE("seed " + std::to_string(kSeed) + ", kill " + std::to_string(kill) + ", " + std::to_string(delay.count()) + " ms after save " +
-                 std::to_string(saves) + " began");
+    SCOPED_TRACE("seed " + std::to_string(kSeed) + ", kill " + std::to_string(kill) + ", " + std::to_string(delay.count()) +
+                 " ms after save " + std::to_string(saves) + " began");
     Process process(folder, kNever);
     process.wait_for_saves(saves);
     std::this_thread::sleep_for(delay);

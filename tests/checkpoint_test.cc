@@ -336,47 +336,6 @@ TEST(CheckpointLayout, Bf16ReadsAsTheRightFloats) {
   }
 }
 
-TEST(CheckpointLayout, H5pyReadsIt) {
-  if (std::system("python3 -c 'import h5py, numpy' > /dev/null 2>&1") != 0)
-    GTEST_SKIP() << "python3 with h5py and numpy is not installed";
-  const TemporaryFolder folder;
-  Checkpoint checkpoint = sample();
-  const auto floats = [](std::string path, Shape shape, std::vector<float> values) {
-    SavedTensor made{std::move(path), {DType::f32, shape}, std::vector<std::byte>(values.size() * sizeof(float))};
-    std::memcpy(made.bytes.data(), values.data(), made.bytes.size());
-    return made;
-  };
-  checkpoint.config = std::string(100'000, ' ') + R"({"layers": 2})";
-  checkpoint.tensors = {
-      floats("model/a.weight", Shape{2, 3}, {1, 2, 3, 4, 5, 6}),
-      floats("model/scalar", Shape{}, {0.5f}),
-      {"model/half",
-       {DType::bf16, Shape{3}},
-       {std::byte{0x80}, std::byte{0x3F}, std::byte{0x40}, std::byte{0xC0}, std::byte{1}, std::byte{0}}},
-      {"rng/counter", {DType::u32, Shape{1}}, {std::byte{1}, std::byte{2}, std::byte{3}, std::byte{0xFF}}},
-  };
-  write_checkpoint(folder / "a.h5", checkpoint);
-  put(folder / "check.py", R"python(
-import json, sys
-import h5py, numpy as np
-with h5py.File(sys.argv[1], "r") as f:
-    assert f.attrs["format"] == "graft checkpoint" and f.attrs["format_version"] == 1 and f.attrs["complete"] == 1
-    assert f.attrs["step"] == 123456789012 and f.attrs["graph_hash"] == 0xFEDCBA9876543210 and f.attrs["metric"] == 1.75
-    assert json.loads(f.attrs["config"]) == {"layers": 2} and f["schedule"].attrs["definition"] == "cosine(0.001, 100, 2000)"
-    assert sorted(f["model"]) == ["a.weight", "half", "scalar"]
-    model = {name: data[()].reshape(() if "scalar" in data.attrs else data.shape) for name, data in f["model"].items()}
-    assert model["a.weight"].shape == (2, 3) and model["scalar"].shape == () and model["scalar"] == 0.5
-    a = f["model/a.weight"]
-    assert a.dtype == np.float32 and a.fletcher32 and np.array_equal(a[()], [[1, 2, 3], [4, 5, 6]])
-    half = f["model/half"]
-    assert half.dtype == np.float32 and np.array_equal(half[()], np.array([1, -3, 2.0**-133], np.float32)), half[()]
-    assert f["model/scalar"].attrs["scalar"] == 1 and f["model/scalar"][0] == 0.5
-    assert f["rng/counter"].dtype == np.uint32 and f["rng/counter"][0] == 0xFF030201
-)python");
-  const std::string command = "python3 '" + (folder / "check.py").string() + "' '" + (folder / "a.h5").string() + "'";
-  EXPECT_EQ(std::system(command.c_str()), 0);
-}
-
 TEST(ContentHash, IsFrozen) {
   const auto hash = [](std::string_view text) {
     ContentHash made;

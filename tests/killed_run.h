@@ -61,7 +61,13 @@ class KilledRun {
 
   static Graph graph() {
     Graph g(3);
-    const nn::Llama model(g, {.vocab_size = kVocabulary, .hidden_size = 8, .intermediate_size = 8, .num_layers = 1, .num_heads = 2, .num_kv_heads = 1, .dropout = 0.1});
+    const nn::Llama model(g, {.vocab_size = kVocabulary,
+                              .hidden_size = 8,
+                              .intermediate_size = 8,
+                              .num_layers = 1,
+                              .num_heads = 2,
+                              .num_kv_heads = 1,
+                              .dropout = 0.1});
     const Value logits = model.forward(g, g.input_u32("inputs", {kBatch * kContext}), Segments::uniform(kContext));
     const Value loss = g.cross_entropy(logits, g.input_u32("labels", {kBatch * kContext}));
     g.output("loss", loss);

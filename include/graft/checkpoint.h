@@ -82,7 +82,8 @@ class CheckpointFolder {
   std::filesystem::path folder_;
   int keep_last_;
   double best_metric_ = std::numeric_limits<double>::quiet_NaN();
-  std::unique_ptr<State> state_;  // the lock, the save under way; last: it waits for the thread before the members go that that uses
+  std::unique_ptr<State>
+      state_;  // the lock, the save under way; last: it waits for the thread before the members go that that uses
 };
 
 }  // namespace graft

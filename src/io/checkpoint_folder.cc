@@ -68,7 +68,8 @@ CheckpointFolder::CheckpointFolder(std::filesystem::path folder, int keep_last)
   if (error) throw Error(named + "cannot create: " + error.message());
   // Two runs in one folder would take each other's checkpoints for their own. A file system without locks cannot tell.
   state_->lock = detail::Descriptor(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (::flock(state_->lock.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) throw Error(named + "another process saves to it");
+  if (::flock(state_->lock.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+    throw Error(named + "another process saves to it");
   detail::remove_stale_temporaries(folder_);
   detail::AtomicFile probe(folder_ / kBest);  // never committed: proves that the folder can be written to
   if (!best().empty()) best_metric_ = read_checkpoint(folder_ / kBest).metric;
