@@ -293,6 +293,56 @@ TEST(CheckpointDamage, DatasetsThatAreNoTensors) {
             message(file, "\"model/bias\" is marked as a scalar, but has more than one element"));
 }
 
+TEST(CheckpointDamage, TensorsThatAreStoredInOtherWays) {
+  const TemporaryFolder folder;
+  const auto file = folder / "a.h5";
+  put(folder / "other", std::string(24, 'x'));
+  const auto error_with = [&](const std::function<void(hid_t)>& store) {
+    return read_error_after(file, [&](hid_t root) {
+      const PropertiesHandle creation(H5Pcreate(H5P_DATASET_CREATE));
+      store(creation.get());
+      const hsize_t dims[2] = {2, 3};
+      const SpaceHandle space(H5Screate_simple(2, dims, nullptr));
+      EXPECT_GE(
+          DatasetHandle(H5Dcreate2(root, "odd", H5T_IEEE_F32LE, space.get(), H5P_DEFAULT, creation.get(), H5P_DEFAULT)).get(), 0);
+    });
+  };
+  const hsize_t chunk[2] = {2, 3};
+  const auto chunked = [&](hid_t creation) { H5Pset_chunk(creation, 2, chunk); };
+  const std::string refused = message(file, "\"odd\" is not stored as a checkpoint's tensors are");
+  EXPECT_EQ(error_with([](hid_t) {}), refused);
+  EXPECT_EQ(error_with([&](hid_t creation) { H5Pset_external(creation, (folder / "other").c_str(), 0, 24); }), refused);
+  EXPECT_EQ(error_with(chunked), refused);
+  EXPECT_EQ(error_with([&](hid_t creation) { chunked(creation), H5Pset_shuffle(creation); }), refused);
+  EXPECT_EQ(error_with([&](hid_t creation) { chunked(creation), H5Pset_fletcher32(creation), H5Pset_shuffle(creation); }), refused);
+  EXPECT_EQ(error_with([&](hid_t creation) { chunked(creation), H5Pset_fletcher32(creation); }), "");
+}
+
+TEST(CheckpointDamage, OneObjectUnderManyNames) {
+  const TemporaryFolder folder;
+  const auto file = folder / "a.h5";
+  // Sixteen groups, each in the next one twice: the innermost has 65,536 names.
+  const std::string many = read_error_after(file, [](hid_t root) {
+    GroupHandle inner(H5Gcreate2(root, "0", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    for (int i = 1; i <= 16; ++i) {
+      GroupHandle outer(H5Gcreate2(root, std::to_string(i).c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+      H5Lcreate_hard(inner.get(), ".", outer.get(), "a", H5P_DEFAULT, H5P_DEFAULT);
+      H5Lcreate_hard(inner.get(), ".", outer.get(), "b", H5P_DEFAULT, H5P_DEFAULT);
+      std::swap(inner, outer);
+    }
+  });
+  EXPECT_NE(many.find("\" is more than a checkpoint of this size can hold"), std::string::npos) << many;
+  Checkpoint heavy;
+  heavy.tensors = {tensor("a", DType::f32, Shape{300, 500}, 9)};
+  write_checkpoint(file, heavy);
+  {
+    const FileHandle root(H5Fopen(file.c_str(), H5F_ACC_RDWR, H5P_DEFAULT));
+    H5Lcreate_hard(root.get(), "a", root.get(), "b", H5P_DEFAULT, H5P_DEFAULT);
+  }
+  reseal(file);
+  EXPECT_EQ(read_error(file), message(file, "\"b\" has dimensions 300 and 500, which no checkpoint of this size can hold"));
+}
+
 TEST(CheckpointDamage, LinksAndTypesAreNotFollowed) {
   const TemporaryFolder folder;
   const auto file = folder / "a.h5";

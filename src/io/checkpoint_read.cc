@@ -30,7 +30,7 @@ class Reader {
     const PropertiesHandle access(h5_.check(H5Pcreate(H5P_FILE_ACCESS), "make properties"));
     h5_.check(H5Pset_fapl_sec2(access.get()), "make properties");
     file_ = FileHandle(h5_.check(H5Fopen(file.c_str(), H5F_ACC_RDONLY, access.get()), "open it as HDF5"));
-    h5_.check(H5Fget_filesize(file_.get(), &file_size_), "read its size");
+    h5_.check(H5Fget_filesize(file_.get(), &left_), "read its size");
   }
 
   Checkpoint read() {
@@ -105,6 +105,10 @@ class Reader {
     h5_.check(H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, nullptr, add_link, &links), "list group \"" + prefix + "\"");
     for (const Link& link : links) {
       const std::string path = prefix + link.name;
+      // Its header takes that much at least. A file made by others may link one object many times, and so seem to hold any number.
+      constexpr hsize_t kObjectBytes = 16;
+      if (left_ < kObjectBytes) fail(h5_.file(), "\"" + path + "\" is more than a checkpoint of this size can hold");
+      left_ -= kObjectBytes;
       if (!link.hard) fail(h5_.file(), "\"" + path + "\" is a soft or external link, which a checkpoint has none of");
       const ObjectHandle object(h5_.check(H5Oopen(group, link.name.c_str(), H5P_DEFAULT), "open \"" + path + "\""));
       if (const H5I_type_t kind = H5Iget_type(object.get()); kind == H5I_GROUP) {
@@ -135,7 +139,7 @@ class Reader {
     std::array<hsize_t, 2> dims = {1, 1};
     h5_.check(H5Sget_simple_extent_dims(space.get(), dims.data() + (2 - rank), nullptr), doing);
     SavedTensor tensor{path, {dtype_of(type.get(), path), {}}, {}};
-    const hsize_t most = file_size_ / size_of(tensor.type.dtype);  // nothing is compressed
+    const hsize_t most = left_ / size_of(tensor.type.dtype);  // nothing is compressed or there twice
     if (dims[0] == 0 || dims[1] == 0 || dims[0] > most || dims[1] > most / dims[0]) {
       fail(h5_.file(), "\"" + path + "\" has dimensions " + std::to_string(dims[0]) + " and " + std::to_string(dims[1]) +
                            ", which no checkpoint of this size can hold");
@@ -146,6 +150,14 @@ class Reader {
     } else if (rank != 1 || cols != 1) {
       fail(h5_.file(), "\"" + path + "\" is marked as a scalar, but has more than one element");
     }
+    const PropertiesHandle creation(h5_.check(H5Dget_create_plist(dataset), doing));
+    unsigned flags = 0;
+    std::size_t no_values = 0;
+    if (H5Pget_layout(creation.get()) != H5D_CHUNKED || H5Pget_nfilters(creation.get()) != 1 ||
+        H5Pget_filter2(creation.get(), 0, &flags, &no_values, nullptr, 0, nullptr, nullptr) != H5Z_FILTER_FLETCHER32) {
+      fail(h5_.file(), "\"" + path + "\" is not stored as a checkpoint's tensors are");  // in another file, say
+    }
+    left_ -= tensor.type.bytes();
     tensor.bytes.resize(tensor.type.bytes());
     h5_.check(H5Dread(dataset, h5_.type(tensor.type.dtype).get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, tensor.bytes.data()), doing);
     return tensor;
@@ -153,7 +165,7 @@ class Reader {
 
   Hdf5 h5_;
   FileHandle file_;
-  hsize_t file_size_ = 0;
+  hsize_t left_ = 0;  // of the file's bytes, those that nothing read so far takes
 };
 
 }  // namespace
