@@ -7,6 +7,7 @@
 /// read, so that a wrong offset shows. `./dev fuzz` runs libFuzzer on them; tests/fuzz_test.cc runs each on its corpus and on so many
 /// mutations of it.
 #define GRAFT_FUZZ_TARGETS(TARGET) \
+  TARGET(checkpoint, 2'000)      \
   TARGET(safetensors, 20'000)
 
 namespace graft::fuzz {
