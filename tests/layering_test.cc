@@ -38,6 +38,7 @@ const std::vector<Rule>& rules() {
       {"kernels/cpu/gemm_eigen.cc", {"graft/", "kernels/cpu/", "Eigen/"}},
       {"kernels/cuda/", {"graft/", "kernels/segments.h", "kernels/rope_frequency.h", "kernels/cuda/", "cuda", "cublas"}},
       {"examples/", {"graft/", "examples/", "CLI/", "nlohmann/", "unistd.h"}},
+      {"tools/", {"graft/", "examples/support/number_checks.h", "CLI/", "nlohmann/"}},
       {"benchmarks/", {"graft/", "benchmarks/", "CLI/", "nlohmann/", "fcntl.h", "unistd.h", "sys/"}},
       {"tests/", {""}},
   };

@@ -7,6 +7,8 @@
 #include "graft/error.h"
 #include "graft/generate.h"
 #include "graft/gradient_check.h"
+#include "graft/graph.h"
+#include "graft/inspect.h"
 #include "graft/lora.h"
 #include "graft/nn.h"
 #include "graft/ops.h"
