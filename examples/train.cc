@@ -11,6 +11,7 @@
 
 #include "examples/support/files.h"
 #include "examples/support/train_options.h"
+#include "examples/support/watching.h"
 #include "graft/graft.h"
 
 namespace {
@@ -43,7 +44,8 @@ Schedule schedule_of(const RunConfig& run) {
   return schedule;
 }
 
-void optimize(Graph& graph, const Gradients& gradients, Value loss, const RunConfig& run) {
+void optimize(Graph& graph, const Gradients& gradients, Value loss, const RunConfig& run, bool watch) {
+  if (watch) report::watch_gradients(graph, gradients);
   optim::UpdateOptions options;
   options.schedule = schedule_of(run);
   options.clip_norm = run.clip;
@@ -109,12 +111,12 @@ class Validation {
 /// The training step: one graph, or a micro-batch graph run `accumulate` times and the graph of the update.
 class Trainer {
  public:
-  Trainer(const RunConfig& run, Backend& backend, bool keep_all)
-      : accumulate_(run.accumulate), micro_graph_(graph(run)), micro_(micro_graph_, backend, {.keep_all = keep_all}),
+  Trainer(const RunConfig& run, Backend& backend, bool keep_all, bool watch)
+      : accumulate_(run.accumulate), watch_(watch), micro_graph_(graph(run)), micro_(micro_graph_, backend, {.keep_all = keep_all}),
         inputs_(static_cast<std::size_t>(run.batch * run.context)), labels_(inputs_.size()) {
     if (accumulate_ == 1) return;
     const Graph update = optim::accumulated_update(
-        micro_graph_, [&](Graph& g, const Gradients& gradients, Value loss) { optimize(g, gradients, loss, run); });
+        micro_graph_, [&](Graph& g, const Gradients& gradients, Value loss) { optimize(g, gradients, loss, run, watch); });
     update_ = std::make_unique<Session>(update, micro_);
   }
 
@@ -142,12 +144,13 @@ class Trainer {
     const LanguageModel model(graph, model_of(run), run.batch * run.context, run.context, whole ? Reduction::mean : Reduction::sum, true);
     const Gradients gradients = differentiate(graph, model.loss.loss);
     if (whole)
-      optimize(graph, gradients, model.loss.loss, run);
+      optimize(graph, gradients, model.loss.loss, run, watch_);
     else
       optim::accumulate(graph, gradients, model.loss.loss, model.loss.counted);
     return in_precision(graph, run);
   }
   std::int64_t accumulate_;
+  bool watch_;
   Graph micro_graph_;
   Session micro_;
   std::unique_ptr<Session> update_;
@@ -238,7 +241,7 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
   WindowDataset data(vocabulary.encode(text), run.context, run.validation, static_cast<std::uint64_t>(run.seed));
 
   const std::unique_ptr<Backend> backend = make_backend(options.device, options.threads);
-  Trainer trainer(run, *backend, options.name_nonfinite);
+  Trainer trainer(run, *backend, options.name_nonfinite, options.log_layers > 0);
   Validation validation(run, data, trainer.forward());
   CheckpointFolder checkpoints(options.out, options.keep);
   std::int64_t first = 0;
@@ -252,6 +255,7 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
   }
   MetricsLog metrics(options.out / "metrics.csv",
                      {"step", "loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second", "seconds", "skipped"}, first);
+  Watching watching(options, trainer.session(), trainer.forward(), first);
 
   const nn::LlamaConfig model = model_of(run);
   std::int64_t weights = 0;
@@ -296,11 +300,13 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
   std::int64_t step = first;
   while (step < last && !interrupted) {
     Profile profile;
-    const bool profiled = (options.profile || !options.trace.empty()) && step == std::min(first + 9, last - 1);
+    const bool profiled = (options.profile || options.pictures || !options.trace.empty()) && step == std::min(first + 9, last - 1);
+    watching.before_step(step);
     trainer.step(data, profiled ? &profile : nullptr);
     ++step;
     if (profiled && options.profile) progress.line(profile.to_string(measure_ceilings(*backend)), true);
     if (profiled && !options.trace.empty()) profile.write_trace(options.trace);
+    if (profiled) watching.draw(&profile);
     Session& session = trainer.session();
     const double loss = session.scalar("loss");
     const auto skipped_now = static_cast<std::int64_t>(session.scalar("optimizer/skipped"));
@@ -328,6 +334,7 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
     try {
       metrics.append({static_cast<double>(step), loss, evaluate ? validation_loss : nan, session.scalar("learning_rate"), session.scalar("gradient_norm"), rate,
                       seconds_before + seconds_since(start), static_cast<double>(skipped)});
+      watching.after_step(step, metrics.columns(), metrics.rows().back());
       metrics_fail = false;
     } catch (const Error& error) {
       if (!std::exchange(metrics_fail, true)) progress.line("step " + std::to_string(step) + ": training goes on without its row: " + error.what(), true);
@@ -355,6 +362,13 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
   smooth.xy = smoothed(loss.xy);
   loss.name.clear();
   write_chart_svg(options.out / "loss.svg", "Loss (nats a byte)", "step", "cross-entropy", {loss, smooth, validated});
+  watching.finish();
+  if (options.pictures) {
+    const auto held_out = data.validation_tokens().first(std::min<std::size_t>({48, static_cast<std::size_t>(run.context), data.validation_tokens().size()}));
+    std::vector<std::string> shown;
+    for (const std::uint32_t& token : held_out) shown.push_back(vocabulary.decode(std::span(&token, 1)));
+    draw_attention(options.out, model, trainer.forward(), {held_out.begin(), held_out.end()}, shown);
+  }
 
   if (interrupted || step < run.steps) {
     std::printf("\nstopped after step %lld, saved; go on with: --resume %s\n", static_cast<long long>(step), options.out.string().c_str());

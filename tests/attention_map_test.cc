@@ -355,6 +355,15 @@ TEST(AttentionMap, TokensStandAtTheirRowsAndColumns) {
   EXPECT_TRUE(elements(parse_xml(attention_svg({large}, "", {"a"})), "text", "font-size", "9.5").empty()) << "too many to be read";
 }
 
+TEST(AttentionMap, AMaskShowsWhereWeightsAre) {
+  const std::vector<Element> svg = parse_xml(mask_svg(small_map(), "six"));
+  EXPECT_EQ(texts(svg)[0], "six");
+  std::vector<std::array<double, 2>> seen;
+  for (const Element& e : elements(svg, "rect", "fill", "#3b7dbd")) seen.push_back({e.number("x"), e.number("y")});
+  EXPECT_EQ(seen, (std::vector<std::array<double, 2>>{{30, 34}, {44, 34}, {30, 48}}));
+  EXPECT_EQ(elements(svg, "rect", "fill", "#e4e7eb").size(), 3u);
+}
+
 TEST(HeatMap, ColoursGoWithTheLogarithm) {
   const HeatMap map{.title = "T",
                     .value_label = "norm",

@@ -98,7 +98,7 @@ TEST_F(Report, AChartDrawsItsSeriesToScale) {
     EXPECT_NE(std::find(said.begin(), said.end(), text), said.end()) << text;
   // x from 0 to 10 over 64 … 740, y from 0.5 to 3.0 over 388 … 44.
   EXPECT_EQ(elements(svg, "path", "stroke", "#111111")[0].attributes.at("d"), "M64.00 319.20L740.00 44.00");
-  EXPECT_EQ(elements(svg, "path", "stroke", "#333333")[0].attributes.at("stroke-opacity"), "0.3");
+  EXPECT_EQ(elements(svg, "path", "stroke", "#333333")[0].attributes.at("stroke-opacity"), "0.6");
   const auto marks = elements(svg, "circle");
   ASSERT_EQ(marks.size(), 1u);
   EXPECT_EQ(marks[0].number("cx"), 402);

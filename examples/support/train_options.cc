@@ -73,6 +73,10 @@ std::optional<TrainOptions> parse_train_options(int argc, char** argv, int& exit
   app.add_flag("--profile", options.profile, "print where the time of the tenth step goes, by op")->group(running);
   app.add_option("--trace", options.trace, "write the tenth step as Chrome/Perfetto JSON to this file")->group(running);
 
+  app.add_option("--log-gradients", options.log_layers, "steps between gradient norms and update ratios by layer (layers.csv, gradients.svg, updates.svg), 0: none")->capture_default_str()->check(not_negative())->group(running);
+  app.add_flag("--tensorboard", options.tensorboard, "write events for TensorBoard, with --log-gradients also histograms of the weights")->group(running);
+  app.add_flag("--pictures", options.pictures, "draw the step's graph and memory with the tenth step's times, and attention maps at the end")->group(running);
+
   keep("--layers", "layers", run.layers, "transformer blocks")->capture_default_str()->check(positive())->group(model);
   keep("--hidden", "hidden", run.hidden, "width")->capture_default_str()->check(positive())->group(model);
   keep("--heads", "heads", run.heads, "query heads")->capture_default_str()->check(positive())->group(model);

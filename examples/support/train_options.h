@@ -17,6 +17,8 @@ struct TrainOptions {
   std::int64_t eval_every = 250, eval_windows = 240, save_every = 500, stop_at = 0, sample = 400;
   double temperature = 0.8;
   bool name_nonfinite = false, profile = false;
+  bool pictures = false, tensorboard = false;
+  std::int64_t log_layers = 0;  ///< steps between norms by layer, 0: none
   std::filesystem::path trace;  ///< where to write one step's trace, if given
 };
 

@@ -61,9 +61,12 @@ AttentionMap attention_map(Session& session, std::string_view node, std::int64_t
 /// The map as a PNG of `cell` × `cell` pixels a weight (0: about 512 pixels wide). Colours go with the root of the weight over the largest;
 /// hidden keys are grey.
 std::string attention_png(const AttentionMap& map, int cell = 0);
-/// Maps beside one another, with axes and, where they are given and few enough to be read, the tokens. `columns` 0: up to four a row.
+/// Maps beside one another, with axes and, where they can be read (at most two maps a row, of at most 48 tokens), the tokens. `columns` 0: up to four a row.
 std::string attention_svg(const std::vector<AttentionMap>& maps, std::string_view title,
                           const std::vector<std::string>& tokens = {}, int columns = 0);
+
+/// What each query sees, small and without a scale: blue where the weight is not 0.
+std::string mask_svg(const AttentionMap& map, std::string_view title);
 
 /// A matrix over steps, as norms by layer, drawn as a map of colours on a logarithmic scale. NaN and values not above 0 are left white.
 struct HeatMap {

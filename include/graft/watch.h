@@ -26,6 +26,7 @@ std::vector<std::string> watch_gradients(Graph& graph, const Gradients& gradient
 ///     if (watched) for (const auto& layer : watch.after_step()) …
 class LayerWatch {
  public:
+  /// What a watched step did to one layer.
   struct Layer {
     std::string name;
     double gradient_norm = 0;  ///< of this step, before clipping

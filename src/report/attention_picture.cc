@@ -147,7 +147,7 @@ std::string attention_svg(const std::vector<AttentionMap>& maps, std::string_vie
     if (map.rows < 1 || map.cols < 1) throw Error("attention map: \"" + map.node + "\" is empty, there is nothing to draw");
     longest = std::max({longest, map.rows, map.cols});
   }
-  const bool read = !tokens.empty() && longest <= 48;  // tokens are legible
+  const bool read = !tokens.empty() && longest <= 48 && across <= 2;  // tokens are legible
   const double side = read ? std::max(220.0, static_cast<double>(longest) * 13)
                            : std::max(196.0, (820.0 - 40.0 * static_cast<double>(across)) / static_cast<double>(across));
   double widest = 14;
@@ -202,6 +202,20 @@ std::string attention_svg(const std::vector<AttentionMap>& maps, std::string_vie
   svg.rect(x, height - 8, 8, 8, "fill=\"" + hex(kHidden) + "\"");
   svg.text(x + 12, height, "hidden by the mask", "font-size=\"10\" fill=\"#777\"");
   return svg.str(std::max(width, x + 120), height + 14, title);
+}
+
+std::string mask_svg(const AttentionMap& map, std::string_view title) {
+  constexpr double kCell = 14, kLeft = 30, kTop = 34;
+  Svg svg;
+  svg.text(kLeft, 20, title, "font-weight=\"bold\"");
+  for (std::int64_t i = 0; i < map.rows; ++i)
+    for (std::int64_t j = 0; j < map.cols; ++j)
+      svg.rect(kLeft + kCell * static_cast<double>(j), kTop + kCell * static_cast<double>(i), kCell - 1.5, kCell - 1.5,
+               std::string("rx=\"2\" fill=\"") + (map.weights[static_cast<std::size_t>(i * map.cols + j)] == 0 ? "#e4e7eb" : "#3b7dbd") + "\"");
+  const double width = kCell * static_cast<double>(map.cols), height = kCell * static_cast<double>(map.rows), middle = kTop + height / 2;
+  svg.text(kLeft + width / 2, kTop + height + 14, "key →", "font-size=\"10\" text-anchor=\"middle\" fill=\"#777\"");
+  svg.text(18, middle, height < 40 ? "q" : "← query", "font-size=\"10\" text-anchor=\"middle\" fill=\"#777\" transform=\"rotate(-90 18 " + number(middle) + ")\"");
+  return svg.str(std::max(kLeft + width, kLeft + text_width(title, 13)) + 14, kTop + height + 24, title);
 }
 
 std::string heat_map_svg(const HeatMap& map) {

@@ -76,7 +76,7 @@ void write_chart_svg(const std::filesystem::path& file, const std::string& title
         marks += "<circle cx=\"" + number(px(x)) + "\" cy=\"" + number(py(y)) + "\" r=\"3\" fill=\"" + s.colour + "\"/>\n";
     }
     svg.path(path,
-             "fill=\"none\" stroke=\"" + s.colour + "\" stroke-width=\"" + (s.faint ? "1\" stroke-opacity=\"0.3\"" : "1.8\""));
+             "fill=\"none\" stroke=\"" + s.colour + "\" stroke-width=\"" + (s.faint ? "1\" stroke-opacity=\"0.6\"" : "1.8\""));
     svg.raw(marks);
   }
   double legend = kWidth - kRight - 12;
