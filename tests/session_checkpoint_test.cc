@@ -148,5 +148,40 @@ TEST_F(SessionCheckpoint, SaveAndLoadGoThroughAFile) {
   std::filesystem::remove(file);
 }
 
+TEST_F(SessionCheckpoint, LoadRefusesOtherFloatTypes) {
+  const std::filesystem::path file = std::filesystem::path(::testing::TempDir()) / "graft_session_f64.h5";
+  Session narrow(saved_graph(), *backend), wide(saved_graph({2, 3}, DType::f64), *backend);
+  wide.save(file);
+  EXPECT_EQ(
+      message_of([&] { narrow.load(file); }),
+      "checkpoint \"" + file.string() +
+          "\" does not fit: \"model/w\" is f64[2, 3] in the file, f32[2, 3] here; \"model/b\" is f64[3] in the file, f32[3] here; "
+          "\"optimizer/exp_avg/w\" is f64[2, 3] in the file, f32[2, 3] here");
+  std::filesystem::remove(file);
+}
+
+TEST_F(SessionCheckpoint, ADamagedFileLeavesTheSessionAsItWas) {
+  const std::filesystem::path file = std::filesystem::path(::testing::TempDir()) / "graft_session_damaged.h5";
+  Session a(saved_graph(), *backend), b(saved_graph(), *backend);
+  write(a, "w", {1, 2, 3, 4, 5, 6});
+  a.save(file);
+  std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);
+  const Checkpoint before = b.snapshot();
+  EXPECT_NE(message_of([&] { b.load(file); }).find("is truncated"), std::string::npos);
+  const Checkpoint after = b.snapshot();
+  for (std::size_t i = 0; i < before.tensors.size(); ++i)
+    EXPECT_TRUE(before.tensors[i].bytes == after.tensors[i].bytes) << before.tensors[i].path;
+  std::filesystem::remove(file);
+}
+
+TEST_F(SessionCheckpoint, OnlyTheCounterOfUpdatesIsTheStep) {
+  Graph counted, other;
+  counted.state("optimizer/step", {}, Init::fill(41), DType::u32);
+  counted.state("rng/counter", {}, Init::fill(7), DType::u32);
+  other.state("optimizer/step", {}, Init::fill(41));
+  EXPECT_EQ(Session(counted, *backend).snapshot().step, 41);
+  EXPECT_EQ(Session(other, *backend).snapshot().step, 0);
+}
+
 }  // namespace
 }  // namespace graft
