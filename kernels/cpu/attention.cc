@@ -1,11 +1,10 @@
-#include <atomic>
 #include <cmath>
 #include <limits>
-#include <thread>
 
 #include "graft/graph.h"
 #include "kernels/cpu/attention_problem.h"
 #include "kernels/cpu/map.h"
+#include "kernels/cpu/turns.h"
 #include "kernels/cpu/vector_math.h"
 
 namespace graft::cpu {
@@ -110,16 +109,9 @@ void tile_gradients(const Problem& p, const TilePair& pair, std::int64_t head, b
   }
 }
 
-/// How far the tasks are that add to the same dq, each after the one before it. Tasks are begun in order, so one that waits, waits
-/// for one that runs.
+/// How many steps the task has done, and the one before it that adds to the same dq; null for the first.
 struct Turn {
-  std::int64_t *mine, *before;  // steps done; before: null for the first task
-
-  void wait(std::int64_t step) const {
-    if (before == nullptr) return;
-    while (std::atomic_ref(*before).load(std::memory_order_acquire) <= step) std::this_thread::yield();
-  }
-  void done(std::int64_t steps) const { std::atomic_ref(*mine).store(steps, std::memory_order_release); }
+  std::int64_t *mine, *before;
 };
 
 /// P and dS of a tile of queries and one of keys, to s.scores and, if `grads`, s.grads; the queries, scaled, to s.queries, their dout
@@ -161,16 +153,16 @@ void key_gradient(const Problem& p, const Tile& keys, std::int64_t kv_head, cons
       float* dq = out.dq + queries.begin * p.q_cols + head * p.head_dim;
       prefetch_tile(dq, p.q_cols, queries.rows, p.head_dim);
       sum_key_rows(p, pair, {s.grads, kTileRows, 1}, key_rows, s.sums_of_rows, false);
-      turn.wait(this_step);
+      if (turn.before != nullptr) wait_for_turn(*turn.before, this_step);
       pair.for_query_groups([&](std::int64_t begin, std::int64_t rows, detail::KeyRange) {
         for (std::int64_t i = begin; i < begin + rows; ++i)
           write_row(p, s.sums_of_rows + i * p.width, dq + i * p.q_cols,
                     [&](Vec x, Vec sum) { return fma(x, broadcast(p.scale), sum); });
       });
-      turn.done(this_step + 1);
+      end_turn(*turn.mine, this_step + 1);
     });
   }
-  turn.done(steps);
+  end_turn(*turn.mine, steps);
   for (std::int64_t j = 0; j < keys.rows; ++j) {
     const std::int64_t at = (keys.begin + j) * p.kv_cols + kv_head * p.head_dim;
     const auto same = [](Vec x, Vec) { return x; };

@@ -1,6 +1,8 @@
+#include <type_traits>
+
 #include "kernels/cpu/gemm_blocks.h"
-#include "kernels/cpu/parallel.h"
-#include "kernels/cpu/vec.h"
+#include "kernels/cpu/map.h"
+#include "kernels/cpu/turns.h"
 
 namespace graft::cpu {
 namespace {
@@ -23,13 +25,6 @@ constexpr std::int64_t kBlock = 4 * kLanes;
 /// Rows that share what is read of B.
 constexpr std::int64_t kGroup = 4;
 
-void finish(const RowProduct& p, std::int64_t row, std::int64_t j, Vec value, std::int64_t lanes) {
-  float* y = p.y + row * p.ldy + j;
-  if (p.bias != nullptr) value += p.bias_step == 0 ? broadcast(*p.bias) : load_first(p.bias + j, lanes);
-  if (p.accumulate) value += load_first(y, lanes);
-  store_first(y, value, lanes);
-}
-
 /// Calls f.operator()<rows>(first row) for groups of rows.
 template <class F>
 void for_row_groups(std::int64_t rows, const F& f) {
@@ -42,34 +37,63 @@ void for_row_groups(std::int64_t rows, const F& f) {
   }
 }
 
-/// Columns j … j + kBlock of X·B, B [k, n].
+/// A part of X·B, B [k, n], is a slab of B: rows that lie behind one another in memory, which is then read at its full speed.
+struct Slabs {
+  static constexpr std::int64_t kMaxCols = 2048, kSize = 16384, kStep = 8;
+  std::int64_t cols, depth, col_parts, depth_parts;
+
+  Slabs(std::int64_t n, std::int64_t k)
+      : cols(std::min(n, kMaxCols)),
+        depth(std::max(kStep, kSize / cols / kStep * kStep)),
+        col_parts((n + cols - 1) / cols),
+        depth_parts((k + depth - 1) / depth) {}
+};
+
+/// sums[r][j] += Σ x·B over kDepth rows of B.
+template <int kRows, int kDepth>
+GRAFT_INLINE void add_slab_rows(const RowProduct& p, const float* x, const float* b, std::int64_t cols,
+                                float (*sums)[Slabs::kMaxCols]) {
+  constexpr std::int64_t kAhead = 512;  // columns
+  for_each_vector(0, cols, [&](std::int64_t j, const auto& get, const auto& put) {
+    const float* soon = j + kAhead < cols ? b + j + kAhead : b + kDepth * p.ldb + j + kAhead - cols;
+    Vec row[kDepth];
+    for (int i = 0; i < kDepth; ++i) {
+      row[i] = get(b + i * p.ldb);
+      __builtin_prefetch(soon + i * p.ldb, 0, 2);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      Vec acc = get(sums[r]);
+      for (int i = 0; i < kDepth; ++i) acc = fma(broadcast(x[r * p.ldx + i * p.x_step]), row[i], acc);
+      put(sums[r], acc);
+    }
+  });
+}
+
+/// A slab's share of kRows rows of X·B, added to y when it is its turn.
 template <int kRows>
-void columns(const RowProduct& p, std::int64_t first, std::int64_t j) {
-  const std::int64_t width = std::min(kBlock, p.n - j);
-  const float* x = p.x + first * p.ldx;
-  if (width == kBlock) {
-    Vec acc[kRows][4] = {};
-    for (std::int64_t i = 0; i < p.k; ++i) {
-      const float* row = p.b + i * p.ldb + j;
-      const Vec b[4] = {load(row), load(row + kLanes), load(row + 2 * kLanes), load(row + 3 * kLanes)};
-      for (int r = 0; r < kRows; ++r) {
-        const Vec factor = broadcast(x[r * p.ldx + i * p.x_step]);
-        for (int v = 0; v < 4; ++v) acc[r][v] = fma(factor, b[v], acc[r][v]);
-      }
-    }
-    for (int r = 0; r < kRows; ++r)
-      for (int v = 0; v < 4; ++v) finish(p, first + r, j + v * kLanes, acc[r][v], kLanes);
-    return;
+void add_slab(const RowProduct& p, const Slabs& slabs, std::int64_t first, std::int64_t task, std::int64_t& done) {
+  const std::int64_t j = task % slabs.col_parts * slabs.cols, begin = task / slabs.col_parts * slabs.depth;
+  const std::int64_t cols = std::min(slabs.cols, p.n - j), end = std::min(p.k, begin + slabs.depth);
+  float sums[kRows][Slabs::kMaxCols];
+  for (auto& row : sums) std::fill_n(row, cols, 0.0f);
+  std::int64_t i = begin;
+  const auto at = [&](auto depth) {
+    add_slab_rows<kRows, depth>(p, p.x + first * p.ldx + i * p.x_step, p.b + i * p.ldb + j, cols, sums);
+    i += depth;
+  };
+  while (i + Slabs::kStep <= end) at(std::integral_constant<int, Slabs::kStep>());
+  while (i < end) at(std::integral_constant<int, 1>());
+  wait_for_turn(done, task - 1);
+  for (int r = 0; r < kRows; ++r) {
+    float* y = p.y + (first + r) * p.ldy + j;
+    for_each_vector(0, cols, [&](std::int64_t, const auto& get, const auto& put) {
+      Vec value = get(sums[r]);
+      if (begin == 0 && p.bias != nullptr) value += p.bias_step == 0 ? broadcast(*p.bias) : get(p.bias + j);
+      if (begin > 0 || p.accumulate) value += get(y);
+      put(y, value);
+    });
   }
-  for (std::int64_t at = 0; at < width; at += kLanes) {
-    const std::int64_t lanes = std::min<std::int64_t>(kLanes, width - at);
-    Vec sums[kRows] = {};
-    for (std::int64_t i = 0; i < p.k; ++i) {
-      const Vec b = load_first(p.b + i * p.ldb + j + at, lanes);
-      for (int r = 0; r < kRows; ++r) sums[r] = fma(broadcast(x[r * p.ldx + i * p.x_step]), b, sums[r]);
-    }
-    for (int r = 0; r < kRows; ++r) finish(p, first + r, j + at, sums[r], lanes);
-  }
+  end_turn(done, task + 1);
 }
 
 /// Element j of rows of X·Bᵀ, B [n, k], x contiguous.
@@ -109,8 +133,11 @@ void strided_dot(const RowProduct& p, std::int64_t row, std::int64_t j) {
 void row_products(const RowProduct& p, bool transpose_b, int threads) {
   if (p.n * p.k < 32768) threads = 1;
   if (!transpose_b) {
-    parallel_tasks(threads, (p.n + kBlock - 1) / kBlock, [&](std::int64_t block, int) {
-      for_row_groups(p.rows, [&]<int kRows>(std::int64_t row) { columns<kRows>(p, row, block * kBlock); });
+    const Slabs slabs(p.n, p.k);
+    for_row_groups(p.rows, [&]<int kRows>(std::int64_t first) {
+      std::int64_t done = 0;
+      parallel_tasks(threads, slabs.col_parts * slabs.depth_parts,
+                     [&](std::int64_t task, int) { add_slab<kRows>(p, slabs, first, task, done); });
     });
     return;
   }
