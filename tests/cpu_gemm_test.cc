@@ -12,6 +12,7 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/gemm_blocks.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/turns.h"
 
 namespace graft::cpu {
 namespace {
@@ -90,7 +91,8 @@ std::vector<Size> small_sizes() {
   for (const std::int64_t m : {1, 2, 7, 33})
     for (const std::int64_t n : {1, 3, 16, 65})
       for (const std::int64_t k : {1, 5, 64, 131}) sizes.push_back({m, n, k});
-  for (const Size& row : {Size{1, 400, 300}, {1, 1000, 77}, {500, 1, 300}, {130, 70, 200}}) sizes.push_back(row);
+  for (const Size& row : {Size{1, 400, 300}, {1, 1000, 77}, {3, 2100, 45}, {500, 1, 300}, {2500, 1, 19}, {130, 70, 200}})
+    sizes.push_back(row);
   return sizes;
 }
 
@@ -132,7 +134,7 @@ TEST(Gemm, IsTheProductWhereThreadsShareIt) {
 
 TEST(Gemm, HasTheSameBitsWithOneTwoAndFourThreads) {
   Gemm one(1), two(2), four(4);
-  for_each_problem({kLarge, {1, 1000, 300}, {900, 1, 300}, {64, 64, 2000}}, [&](Problem problem) {
+  for_each_problem({kLarge, {1, 1000, 300}, {5, 2100, 70}, {900, 1, 300}, {64, 64, 2000}}, [&](Problem problem) {
     const std::vector<float> c = problem.run(one);
     EXPECT_EQ(problem.run(two), c) << problem.text();
     EXPECT_EQ(problem.run(four), c) << problem.text();
@@ -195,6 +197,20 @@ TEST(Parallel, TasksAreEachDoneOnceByAThreadOfTheirOwn) {
       --busy[static_cast<std::size_t>(thread)];
     });
     EXPECT_TRUE(std::all_of(done.begin(), done.end(), [](int count) { return count == 1; })) << threads;
+  }
+}
+
+TEST(Parallel, ATaskMayWaitForOneBeforeIt) {
+  for (const int threads : {1, 2, 5}) {
+    std::vector<int> order;
+    std::int64_t done = 0;
+    parallel_tasks(threads, 100, [&](std::int64_t task, int) {
+      wait_for_turn(done, task - 1);
+      order.push_back(static_cast<int>(task));
+      end_turn(done, task + 1);
+    });
+    ASSERT_EQ(order.size(), 100u) << threads;
+    EXPECT_TRUE(std::is_sorted(order.begin(), order.end())) << threads;
   }
 }
 
