@@ -305,8 +305,12 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
     trainer.step(data, profiled ? &profile : nullptr);
     ++step;
     if (profiled && options.profile) progress.line(profile.to_string(measure_ceilings(*backend)), true);
-    if (profiled && !options.trace.empty()) profile.write_trace(options.trace);
-    if (profiled) watching.draw(&profile);
+    try {
+      if (profiled && !options.trace.empty()) profile.write_trace(options.trace);
+      if (profiled) watching.draw(&profile);
+    } catch (const Error& error) {
+      progress.line("step " + std::to_string(step) + ": training goes on without its pictures: " + error.what(), true);
+    }
     Session& session = trainer.session();
     const double loss = session.scalar("loss");
     const auto skipped_now = static_cast<std::int64_t>(session.scalar("optimizer/skipped"));
