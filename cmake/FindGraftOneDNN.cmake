@@ -19,5 +19,6 @@ include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(GraftOneDNN REQUIRED_VARS GraftOneDNN_LIBRARY GraftOneDNN_INCLUDE_DIR VERSION_VAR GraftOneDNN_VERSION)
 if(GraftOneDNN_FOUND AND NOT TARGET graft::onednn)
   add_library(graft::onednn UNKNOWN IMPORTED GLOBAL)
-  set_target_properties(graft::onednn PROPERTIES IMPORTED_LOCATION ${GraftOneDNN_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${GraftOneDNN_INCLUDE_DIR})
+  set_target_properties(graft::onednn PROPERTIES IMPORTED_LOCATION ${GraftOneDNN_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${GraftOneDNN_INCLUDE_DIR}
+                        INTERFACE_LINK_LIBRARIES "${CMAKE_DL_LIBS}")
 endif()

@@ -1,4 +1,4 @@
-# One home for each foreign library: graft::eigen, graft::hdf5, graft::json, graft::pcre2, graft::onednn (if any), graft::threads. What is missing gets one message
+# One home for each foreign library: graft::eigen, graft::hdf5, graft::json, graft::pcre2, graft::onednn (if any). What is missing gets one message
 # that says how to install it.
 find_package(Eigen3 3.3 QUIET NO_MODULE)
 if(NOT TARGET Eigen3::Eigen)
@@ -18,14 +18,6 @@ if(NOT TARGET graft::pcre2)
 endif()
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
-
-set(GRAFT_HAS_OPENMP OFF)
-if(GRAFT_OPENMP)
-  find_package(OpenMP QUIET COMPONENTS CXX)
-  if(OpenMP_CXX_FOUND)
-    set(GRAFT_HAS_OPENMP ON)
-  endif()
-endif()
 
 set(GRAFT_HAS_ONEDNN OFF)
 set(GRAFT_ONEDNN_TARGET "")
@@ -52,10 +44,8 @@ endforeach()
 add_library(graft_dep_eigen INTERFACE)
 add_library(graft::eigen ALIAS graft_dep_eigen)
 target_link_libraries(graft_dep_eigen INTERFACE Eigen3::Eigen)
+target_compile_definitions(graft_dep_eigen INTERFACE EIGEN_DONT_PARALLELIZE)  # graft splits products itself
 add_library(graft_dep_json INTERFACE)
 add_library(graft::json ALIAS graft_dep_json)
 target_link_libraries(graft_dep_json INTERFACE nlohmann_json::nlohmann_json)
-add_library(graft_dep_threads INTERFACE)
-add_library(graft::threads ALIAS graft_dep_threads)
-target_link_libraries(graft_dep_threads INTERFACE Threads::Threads $<$<BOOL:${GRAFT_HAS_OPENMP}>:OpenMP::OpenMP_CXX>)
-message(STATUS "graft ${PROJECT_VERSION}: oneDNN ${GRAFT_HAS_ONEDNN}, OpenMP ${GRAFT_HAS_OPENMP}, native ${GRAFT_NATIVE}, CUDA not built")
+message(STATUS "graft ${PROJECT_VERSION}: oneDNN ${GRAFT_HAS_ONEDNN}, native ${GRAFT_NATIVE}, CUDA not built")

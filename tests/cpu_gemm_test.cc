@@ -1,18 +1,15 @@
-// The cpu backend's products, loops over threads and vector functions, below the level of ops.
+// The cpu backend's products and vector functions, below the level of ops.
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
 #include <cmath>
-#include <stdexcept>
 #include <vector>
 
 #include "graft/session.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/gemm_blocks.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/cpu/turns.h"
 
 namespace graft::cpu {
 namespace {
@@ -97,7 +94,8 @@ std::vector<Size> small_sizes() {
 }
 
 TEST(Gemm, IsTheProductForEveryTransposeBiasAndStride) {
-  Gemm gemm(2);
+  ThreadTeam team(2);
+  Gemm gemm(team);
   for_each_problem(small_sizes(), [&](Problem problem) {
     const std::vector<float> c = problem.run(gemm);
     for (std::int64_t i = 0; i < problem.call.m; ++i) {
@@ -122,7 +120,8 @@ TEST(Gemm, IsTheProductWhereThreadsShareIt) {
   ASSERT_GT(blocks.col_parts, 1);
   ASSERT_NE(kLarge.m % blocks.rows, 0);
   ASSERT_NE(kLarge.n % blocks.cols, 0);
-  Gemm gemm(3);
+  ThreadTeam team(3);
+  Gemm gemm(team);
   for_each_problem({kLarge}, [&](Problem problem) {
     const std::vector<float> c = problem.run(gemm);
     for (std::int64_t i = 0; i < kLarge.m; ++i)
@@ -133,7 +132,8 @@ TEST(Gemm, IsTheProductWhereThreadsShareIt) {
 }
 
 TEST(Gemm, HasTheSameBitsWithOneTwoAndFourThreads) {
-  Gemm one(1), two(2), four(4);
+  ThreadTeam pair(2), quartet(4);
+  Gemm one(Threads{}), two(pair), four(quartet);
   for_each_problem({kLarge, {1, 1000, 300}, {5, 2100, 70}, {900, 1, 300}, {64, 64, 2000}}, [&](Problem problem) {
     const std::vector<float> c = problem.run(one);
     EXPECT_EQ(problem.run(two), c) << problem.text();
@@ -172,54 +172,6 @@ TEST(GemmBlocks, AreWholeRowsOrCutAlongTheLongerSideOfATransposedProduct) {
   EXPECT_EQ(cut(1024, 384, true), (Cut{128, 384}));
   EXPECT_EQ(cut(512, 512, true), (Cut{64, 512}));
   EXPECT_EQ(cut(100, 300, true), (Cut{64, 192}));
-}
-
-TEST(Parallel, RangesTakeEachElementOnceAndBeginAtGrains) {
-  for (const int threads : {1, 2, 3, 8})
-    for (const std::int64_t n : {0, 1, 63, 64, 65, 1000})
-      for (const std::int64_t grain : {1, 64, 5000}) {
-        std::vector<std::atomic<int>> taken(static_cast<std::size_t>(n));
-        parallel_ranges(threads, n, grain, [&](std::int64_t begin, std::int64_t end) {
-          EXPECT_EQ(begin % grain, 0);
-          for (std::int64_t i = begin; i < end; ++i) ++taken[static_cast<std::size_t>(i)];
-        });
-        EXPECT_TRUE(std::all_of(taken.begin(), taken.end(), [](int count) { return count == 1; }))
-            << threads << ", " << n << ", " << grain;
-      }
-}
-
-TEST(Parallel, TasksAreEachDoneOnceByAThreadOfTheirOwn) {
-  for (const int threads : {1, 2, 5}) {
-    std::vector<std::atomic<int>> done(100), busy(static_cast<std::size_t>(threads));
-    parallel_tasks(threads, 100, [&](std::int64_t task, int thread) {
-      EXPECT_EQ(++busy.at(static_cast<std::size_t>(thread)), 1);  // no two tasks share a thread's scratch memory
-      ++done[static_cast<std::size_t>(task)];
-      --busy[static_cast<std::size_t>(thread)];
-    });
-    EXPECT_TRUE(std::all_of(done.begin(), done.end(), [](int count) { return count == 1; })) << threads;
-  }
-}
-
-TEST(Parallel, ATaskMayWaitForOneBeforeIt) {
-  for (const int threads : {1, 2, 5}) {
-    std::vector<int> order;
-    std::int64_t done = 0;
-    parallel_tasks(threads, 100, [&](std::int64_t task, int) {
-      wait_for_turn(done, task - 1);
-      order.push_back(static_cast<int>(task));
-      end_turn(done, task + 1);
-    });
-    ASSERT_EQ(order.size(), 100u) << threads;
-    EXPECT_TRUE(std::is_sorted(order.begin(), order.end())) << threads;
-  }
-}
-
-TEST(Parallel, AnErrorInOneThreadReachesTheCaller) {
-  const auto failing = [](std::int64_t task, int) {
-    if (task == 7) throw std::runtime_error("task 7");
-  };
-  EXPECT_THROW(parallel_tasks(3, 20, failing), std::runtime_error);
-  EXPECT_THROW(parallel_tasks(1, 20, failing), std::runtime_error);
 }
 
 // ---- functions of vectors -----------------------------------------------------------------------------------------------

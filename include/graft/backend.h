@@ -50,7 +50,8 @@ class Backend {
 
 /// Eigen, f32 and f64, one thread: plain and right. The oracle of the other two.
 std::unique_ptr<Backend> reference_backend();
-/// f32, OpenMP, oneDNN if it was built in. threads 0: as many as the machine has. f64 graphs run on the reference kernels.
+/// f32, oneDNN if it was built in. threads 0: as many as the machine has; they are started here, and Error says if they cannot be. f64
+/// graphs run on the reference kernels. Sessions of several threads may share it: their steps take turns.
 std::unique_ptr<Backend> cpu_backend(int threads = 0);
 /// Throws Error when graft was built without CUDA or the machine has no GPU.
 std::unique_ptr<Backend> cuda_backend();

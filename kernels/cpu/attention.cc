@@ -77,7 +77,7 @@ void attend(const Problem& p, const Step& step, const Tile& queries, std::int64_
 
 /// out and lse of all queries. The last tiles first: with a causal mask they have most to do.
 void attend_to_all(const Problem& p, const Step& step, const Context& context) {
-  const AttentionTasks tasks(p, step.workspace, context.threads, Side::queries);
+  const AttentionTasks tasks(p, step.workspace, context.threads.count(), Side::queries);
   parallel_tasks(context.threads, tasks.count * p.heads, [&](std::int64_t task, int thread) {
     const Scratch scratch(step.workspace, thread, p.head_dim);
     attend(p, step, tasks.tiles[tasks.count - 1 - task / p.heads], task % p.heads, scratch);
@@ -197,12 +197,12 @@ bool same_inputs(const Step& a, const Step& b) {
 void attention_gradients(const MultiHeadAttn& attn, std::span<const TensorView> in, const AttentionGradients& out, void* workspace,
                          const Context& context) {
   const Problem p(attn, in);
-  const int threads = context.threads;
+  const Threads threads = context.threads;
   if (out.dq != nullptr) {
     parallel_ranges(threads, in[0].size(), kElementGrain,
                     [&](std::int64_t begin, std::int64_t end) { std::fill(out.dq + begin, out.dq + end, 0.0f); });
   }
-  const AttentionTasks tasks(p, workspace, threads, Side::keys);
+  const AttentionTasks tasks(p, workspace, threads.count(), Side::keys);
   std::fill_n(tasks.progress, tasks.count * p.kv_heads, 0);
   parallel_tasks(threads, tasks.count * p.kv_heads, [&](std::int64_t task, int thread) {
     const Tile& keys = tasks.tiles[task / p.kv_heads];

@@ -2,11 +2,13 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <thread>
 
 #include "graft/error.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/thread_team.h"
 
 namespace graft {
 namespace {
@@ -20,11 +22,11 @@ void dispatch(const Step& step, cpu::Context& context) {
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(int threads) : gemm_(threads) { context_ = {threads, &gemm_}; }
+  explicit CpuBackend(int threads) : team_(threads), gemm_(team_) { context_ = {team_, &gemm_}; }
 
   std::string description() const override {
-    return "cpu (" + gemm_.description() + ", " + std::to_string(context_.threads) +
-           (context_.threads == 1 ? " thread)" : " threads)");
+    return "cpu (" + gemm_.description() + ", " + std::to_string(team_.size()) +
+           (team_.size() == 1 ? " thread)" : " threads)");
   }
 
   void* allocate(std::size_t bytes) override {
@@ -37,10 +39,11 @@ class CpuBackend final : public Backend {
   void download(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
 
   std::size_t workspace(const Graph& graph, const Node& node) override {
-    return std::visit([&](const auto& op) { return cpu::workspace(op, graph, node, context_.threads); }, node.op);
+    return std::visit([&](const auto& op) { return cpu::workspace(op, graph, node, team_.size()); }, node.op);
   }
 
   void run(std::span<const Step> steps) override {
+    const std::lock_guard lock(mutex_);
     while (!steps.empty()) {
       std::size_t count = cpu::run_attention_gradients(steps, context_);
       if (count == 0) {
@@ -52,6 +55,8 @@ class CpuBackend final : public Backend {
   }
 
  private:
+  std::mutex mutex_;  // of the team, the products' primitives and their scratch memory
+  cpu::ThreadTeam team_;
   cpu::Gemm gemm_;
   cpu::Context context_;
 };

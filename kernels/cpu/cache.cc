@@ -123,7 +123,7 @@ void run(const CachedAttention& op, const Step& step, Context& context) {
     rows_seen += seen(s).last - seen(s).first;
     chunks = std::max(chunks, chunks_seen(s));
   }
-  const int threads = rows_seen * cols < kElementGrain ? 1 : context.threads;
+  const Threads threads = rows_seen * cols < kElementGrain ? Threads() : context.threads;
   parallel_tasks(threads, cache.count * chunks, [&](std::int64_t task, int thread) {
     const std::int64_t s = task / chunks, chunk = task % chunks;
     if (chunk >= chunks_seen(s)) return;

@@ -3,6 +3,8 @@
 #include <memory>
 #include <string>
 
+#include "kernels/cpu/parallel.h"
+
 namespace graft::cpu {
 
 /// C [m, n] = A·B + bias, or C += A·B. A is [m, k], or [k, m] if transpose_a; B is [k, n], or [n, k] if transpose_b; row-major,
@@ -22,7 +24,7 @@ struct GemmCall {
 /// Matrix products: the same bits whatever the number of threads. Implemented by exactly one of gemm_onednn.cc and gemm_eigen.cc.
 class Gemm {
  public:
-  explicit Gemm(int threads);
+  explicit Gemm(Threads threads);
   ~Gemm();
   Gemm(const Gemm&) = delete;
   Gemm& operator=(const Gemm&) = delete;

@@ -39,6 +39,6 @@ inline GemmBlocks gemm_blocks(std::int64_t m, std::int64_t n, std::int64_t k, bo
 inline constexpr std::int64_t kFewRows = 8;
 
 /// The products that no library is asked for: few rows or one column (memory bound), and tiny ones. False if it is neither.
-bool small_gemm(const GemmCall& call, int threads);
+bool small_gemm(const GemmCall& call, Threads threads);
 
 }  // namespace graft::cpu

@@ -5,7 +5,6 @@
 #include <Eigen/Core>
 
 #include "kernels/cpu/gemm_blocks.h"
-#include "kernels/cpu/parallel.h"
 
 namespace graft::cpu {
 namespace {
@@ -33,10 +32,10 @@ void multiply(const GemmCall& call, std::int64_t i, std::int64_t rows, std::int6
 }  // namespace
 
 struct Gemm::Impl {
-  int threads;
+  Threads threads;
 };
 
-Gemm::Gemm(int threads) : impl_(std::make_unique<Impl>(Impl{threads})) {}
+Gemm::Gemm(Threads threads) : impl_(std::make_unique<Impl>(Impl{threads})) {}
 Gemm::~Gemm() = default;
 
 std::string Gemm::description() const {
@@ -48,7 +47,6 @@ bool Gemm::takes_bf16() const { return false; }
 
 void Gemm::operator()(const GemmCall& call) {
   if (small_gemm(call, impl_->threads)) return;
-  Eigen::setNbThreads(1);
   const GemmBlocks blocks = gemm_blocks(call.m, call.n, call.k, call.transpose_a);
   parallel_tasks(impl_->threads, blocks.count(), [&](std::int64_t task, int) {
     const std::int64_t i = task % blocks.row_parts * blocks.rows, j = task / blocks.row_parts * blocks.cols;

@@ -1,13 +1,16 @@
+#include <dlfcn.h>
+
+#include <atomic>
 #include <cstddef>
 #include <cstdlib>
 #include <dnnl.hpp>
 #include <optional>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
 #include "graft/error.h"
 #include "kernels/cpu/gemm_blocks.h"
-#include "kernels/cpu/parallel.h"
 
 namespace graft::cpu {
 namespace {
@@ -33,23 +36,40 @@ struct KeyHash {
   }
 };
 
-/// While it lives, oneDNN makes and runs primitives for one thread: graft alone decides how a product is split.
+/// The OpenMP runtime that oneDNN runs on, if it does: found among what is loaded, as graft itself needs none.
+struct OpenMp {
+  int (*threads)() = nullptr;
+  void (*set_threads)(int) = nullptr;
+};
+
+OpenMp find_openmp() {
+  OpenMp runtime;
+  if constexpr (DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP) {
+    runtime.threads = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "omp_get_max_threads"));
+    runtime.set_threads = reinterpret_cast<void (*)(int)>(dlsym(RTLD_DEFAULT, "omp_set_num_threads"));
+    if (runtime.threads == nullptr || runtime.set_threads == nullptr)
+      throw Error("cpu backend: oneDNN was built with OpenMP, whose functions cannot be found");
+  }
+  return runtime;
+}
+
+/// While it lives, oneDNN makes and runs primitives in this thread alone: graft decides how a product is split.
 class OneThread {
  public:
-#ifdef _OPENMP
-  OneThread() : threads_(omp_get_max_threads()) { omp_set_num_threads(1); }
-  ~OneThread() { omp_set_num_threads(threads_); }
-#else
-  OneThread() {}
-  ~OneThread() {}
-#endif
+  explicit OneThread(const OpenMp& openmp) : openmp_(openmp) {
+    if (openmp_.threads == nullptr) return;
+    before_ = openmp_.threads();
+    openmp_.set_threads(1);
+  }
+  ~OneThread() {
+    if (openmp_.threads != nullptr) openmp_.set_threads(before_);
+  }
   OneThread(const OneThread&) = delete;
   OneThread& operator=(const OneThread&) = delete;
 
  private:
-#ifdef _OPENMP
-  int threads_;
-#endif
+  const OpenMp& openmp_;
+  int before_ = 1;
 };
 
 dnnl::matmul::primitive_desc describe(const dnnl::engine& engine, const Memory::desc& a, const Memory::desc& b,
@@ -135,7 +155,8 @@ struct Free {
 }  // namespace
 
 struct Gemm::Impl {
-  int threads;
+  Threads threads;
+  OpenMp openmp = find_openmp();
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   std::vector<dnnl::stream> streams;
   std::unordered_map<Key, Product, KeyHash> products;
@@ -143,8 +164,20 @@ struct Gemm::Impl {
   std::size_t scratch_bytes = 0;
   std::optional<bool> bf16;  // found out when asked
 
-  explicit Impl(int count) : threads(count), scratch(static_cast<std::size_t>(count)) {
-    for (int i = 0; i < count; ++i) streams.emplace_back(engine);
+  explicit Impl(Threads who) : threads(who), scratch(static_cast<std::size_t>(who.count())) {
+    for (int i = 0; i < who.count(); ++i) streams.emplace_back(engine);
+    keep_workers_single();
+  }
+
+  /// OpenMP's setting is each thread's own. A task that waits for all others has every thread of the team take one.
+  void keep_workers_single() {
+    if (openmp.threads == nullptr) return;
+    std::atomic<int> arrived{0};
+    parallel_tasks(threads, threads.count(), [&](std::int64_t, int thread) {
+      if (thread > 0) openmp.set_threads(1);
+      ++arrived;
+      while (arrived < threads.count()) std::this_thread::yield();
+    });
   }
 
   Product& find(const Key& key) {
@@ -155,7 +188,7 @@ struct Gemm::Impl {
     const std::int64_t last_rows = key.m - (blocks.row_parts - 1) * blocks.rows;
     const std::int64_t last_cols = key.n - (blocks.col_parts - 1) * blocks.cols;
     for (std::int64_t rows : {blocks.rows, last_rows})
-      for (std::int64_t cols : {blocks.cols, last_cols}) product.primitives.emplace_back(engine, key, rows, cols, threads);
+      for (std::int64_t cols : {blocks.cols, last_cols}) product.primitives.emplace_back(engine, key, rows, cols, threads.count());
     for (const Primitive& primitive : product.primitives) reserve_scratch(primitive.scratch_bytes);
     return products.emplace(key, std::move(product)).first->second;
   }
@@ -171,7 +204,7 @@ struct Gemm::Impl {
   }
 };
 
-Gemm::Gemm(int threads) : impl_(std::make_unique<Impl>(threads)) {}
+Gemm::Gemm(Threads threads) : impl_(std::make_unique<Impl>(threads)) {}
 Gemm::~Gemm() = default;
 
 std::string Gemm::description() const {
@@ -182,7 +215,7 @@ std::string Gemm::description() const {
 bool Gemm::takes_bf16() const {
   if (!impl_->bf16) {
     try {
-      const OneThread guard;
+      const OneThread guard(impl_->openmp);
       Primitive(impl_->engine, {64, 64, 64, 64, 64, 64, false, false, false, false, true}, 64, 64, 1);
       impl_->bf16 = true;
     } catch (const dnnl::error&) {
@@ -194,7 +227,7 @@ bool Gemm::takes_bf16() const {
 
 void Gemm::operator()(const GemmCall& call) {
   if (small_gemm(call, impl_->threads)) return;
-  const OneThread guard;
+  const OneThread guard(impl_->openmp);
   const Key key = {
       call.m,          call.n,   call.k, call.lda, call.ldb, call.ldc, call.transpose_a, call.transpose_b, call.bias != nullptr,
       call.accumulate, call.bf16};

@@ -130,8 +130,8 @@ void strided_dot(const RowProduct& p, std::int64_t row, std::int64_t j) {
   y = p.accumulate ? y + result : result;
 }
 
-void row_products(const RowProduct& p, bool transpose_b, int threads) {
-  if (p.n * p.k < 32768) threads = 1;
+void row_products(const RowProduct& p, bool transpose_b, Threads threads) {
+  if (p.n * p.k < 32768) threads = Threads();
   if (!transpose_b) {
     const Slabs slabs(p.n, p.k);
     for_row_groups(p.rows, [&]<int kRows>(std::int64_t first) {
@@ -154,7 +154,7 @@ void row_products(const RowProduct& p, bool transpose_b, int threads) {
 
 }  // namespace
 
-bool small_gemm(const GemmCall& call, int threads) {
+bool small_gemm(const GemmCall& call, Threads threads) {
   constexpr std::int64_t kTiny = 16384;
   if (call.bf16) return false;
   const float *a = static_cast<const float*>(call.a), *b = static_cast<const float*>(call.b);

@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "graft/backend.h"
+#include "kernels/cpu/parallel.h"
 
 namespace graft::cpu {
 
@@ -11,7 +12,7 @@ class Gemm;
 
 /// What a kernel knows of the backend that runs it.
 struct Context {
-  int threads = 1;
+  Threads threads;
   Gemm* gemm = nullptr;
 };
 

@@ -25,7 +25,7 @@ inline constexpr std::int64_t kElementGrain = 16384;
 
 /// out[i] = f(x[i], …) for 0 ≤ i < n.
 template <class F, class... X>
-void map(int threads, std::int64_t n, float* out, const F& f, const X*... x) {
+void map(Threads threads, std::int64_t n, float* out, const F& f, const X*... x) {
   parallel_ranges(threads, n, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
     for_each_vector(begin, end, [&](std::int64_t, const auto& get, const auto& put) { put(out, f(get(x)...)); });
   });
@@ -33,7 +33,7 @@ void map(int threads, std::int64_t n, float* out, const F& f, const X*... x) {
 
 /// Calls body(row) for each row, rows of `cols` elements.
 template <class Body>
-void for_each_row(int threads, std::int64_t rows, std::int64_t cols, const Body& body) {
+void for_each_row(Threads threads, std::int64_t rows, std::int64_t cols, const Body& body) {
   parallel_ranges(threads, rows, row_grain(cols), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) body(row);
   });

@@ -1,72 +1,44 @@
 #pragma once
-// Loops over threads that allocate nothing (with OpenMP) and give the same bits whatever the number of threads: work is cut into
-// pieces by its size alone, each piece is computed by one thread, and a kernel that sums over pieces does so in their order.
+// Loops over threads that give the same bits whatever the number of threads: work is cut into pieces by its size alone, or so that
+// where it is cut does not matter, each piece is computed by one thread, and a kernel that sums over pieces does so in their order.
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
-#include <exception>
-#ifdef _OPENMP
-#include <omp.h>
-#else
-#include <thread>
-#include <vector>
-#endif
+
+#include "kernels/cpu/thread_team.h"
 
 namespace graft::cpu {
 
-/// Calls body(thread) in `threads` threads at once. Always ask for the same number: OpenMP then keeps its team.
+/// Who runs a loop: a team, or the caller alone.
+class Threads {
+ public:
+  Threads() = default;
+  Threads(ThreadTeam& team) : team_(team.size() > 1 ? &team : nullptr) {}
+  int count() const { return team_ == nullptr ? 1 : team_->size(); }
+  ThreadTeam* team() const { return team_; }  // null: the caller alone
+
+ private:
+  ThreadTeam* team_ = nullptr;
+};
+
+/// Calls body(task, thread) for every 0 ≤ task < tasks, the next task going to the next free thread. 0 ≤ thread < threads.count(), for
+/// scratch memory. A body starts no loop of its own.
 template <class Body>
-void parallel_region(int threads, const Body& body) {
-  std::exception_ptr error;
-  std::atomic_flag failed = ATOMIC_FLAG_INIT;
-  const auto guarded = [&](int thread) {
-    try {
-      body(thread);
-    } catch (...) {
-      if (!failed.test_and_set()) error = std::current_exception();
-    }
-  };
-#ifdef _OPENMP
-#pragma omp parallel num_threads(threads)
-  {
-    // Fewer threads than asked for (a limit of the machine) still do all the work.
-    for (int thread = omp_get_thread_num(); thread < threads; thread += omp_get_num_threads()) guarded(thread);
-  }
-#else
-  std::vector<std::thread> others;
-  for (int thread = 1; thread < threads; ++thread) others.emplace_back(guarded, thread);
-  guarded(0);
-  for (std::thread& other : others) other.join();
-#endif
-  if (error) std::rethrow_exception(error);
+void parallel_tasks(Threads threads, std::int64_t tasks, const Body& body) {
+  if (threads.team() != nullptr && tasks > 1) return threads.team()->run(tasks, body);
+  for (std::int64_t task = 0; task < tasks; ++task) body(task, 0);
 }
 
-/// Calls body(task, thread) for every 0 ≤ task < tasks, the next task going to the next free thread. 0 ≤ thread < threads, for
-/// scratch memory.
+/// Calls body(begin, end) on ranges that make up [0, n); each begins at a multiple of `grain`, and one grain or less stays in this
+/// thread. Where they begin depends on the number of threads: a body's results must not.
 template <class Body>
-void parallel_tasks(int threads, std::int64_t tasks, const Body& body) {
-  if (threads == 1 || tasks <= 1) {
-    for (std::int64_t task = 0; task < tasks; ++task) body(task, 0);
-    return;
-  }
-  std::atomic<std::int64_t> next{0};
-  parallel_region(threads, [&](int thread) {
-    for (std::int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) body(task, thread);
-  });
-}
-
-/// Calls body(begin, end) on ranges that make up [0, n), one a thread; each begins at a multiple of `grain`, and one grain or
-/// less stays in this thread.
-template <class Body>
-void parallel_ranges(int threads, std::int64_t n, std::int64_t grain, const Body& body) {
-  const std::int64_t grains = (n + grain - 1) / grain;
-  if (threads == 1 || grains <= 1) {
+void parallel_ranges(Threads threads, std::int64_t n, std::int64_t grain, const Body& body) {
+  const std::int64_t grains = (n + grain - 1) / grain, ranges = std::min<std::int64_t>(grains, threads.count());
+  if (ranges <= 1) {
     if (n > 0) body(std::int64_t{0}, n);
     return;
   }
-  parallel_region(threads, [&](int thread) {
-    const std::int64_t begin = grains * thread / threads * grain, end = std::min(n, grains * (thread + 1) / threads * grain);
-    if (begin < end) body(begin, end);
+  parallel_tasks(threads, ranges, [&](std::int64_t range, int) {
+    body(grains * range / ranges * grain, std::min(n, grains * (range + 1) / ranges * grain));
   });
 }
 

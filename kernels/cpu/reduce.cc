@@ -37,7 +37,7 @@ void run(const Reduce& op, const Step& step, Context& context) {
     case Axis::rows: {
       const RowChunks chunks(rows);
       float* partial = static_cast<float*>(step.workspace);
-      parallel_tasks(rows * cols < kElementGrain ? 1 : context.threads, chunks.count, [&](std::int64_t chunk, int) {
+      parallel_tasks(rows * cols < kElementGrain ? Threads() : context.threads, chunks.count, [&](std::int64_t chunk, int) {
         float* sums = partial + chunk * cols;
         std::fill_n(sums, cols, 0.0f);
         for (std::int64_t row = chunks.begin(chunk); row < chunks.end(chunk); ++row) add_row(sums, data + row * cols, cols);

@@ -10,7 +10,7 @@ void run(const Transpose& op, const Step& step, Context& context) {
   const std::int64_t rows = step.in[0].rows(), cols = step.in[0].cols();
   constexpr std::int64_t kBlock = 64;
   const std::int64_t across = (cols + kBlock - 1) / kBlock, down = (rows + kBlock - 1) / kBlock;
-  parallel_tasks(rows * cols < kElementGrain ? 1 : context.threads, across * down, [&](std::int64_t task, int) {
+  parallel_tasks(rows * cols < kElementGrain ? Threads() : context.threads, across * down, [&](std::int64_t task, int) {
     const std::int64_t i = task / across * kBlock, j = task % across * kBlock;
     transpose_block(input(step, 0) + i * cols + j, cols, std::min(kBlock, rows - i), std::min(kBlock, cols - j),
                     output(step) + j * rows + i, rows);

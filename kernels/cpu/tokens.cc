@@ -28,7 +28,7 @@ void run(const EmbeddingGrad& op, const Step& step, Context& context) {
   parallel_ranges(context.threads, step.out[0].size(), kElementGrain,
                   [&](std::int64_t begin, std::int64_t end) { std::fill(dtable + begin, dtable + end, 0.0f); });
   // A block of columns is one thread's, which takes the rows in order.
-  parallel_tasks(rows * cols < kElementGrain ? 1 : context.threads, (cols + block - 1) / block, [&](std::int64_t task, int) {
+  parallel_tasks(rows * cols < kElementGrain ? Threads() : context.threads, (cols + block - 1) / block, [&](std::int64_t task, int) {
     const std::int64_t first = task * block, width = std::min(block, cols - first);
     for (std::int64_t i = 0; i < rows; ++i) add_row(dtable + ids[i] * cols + first, dout + i * cols + first, width);
   });
