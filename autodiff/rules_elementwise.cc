@@ -4,7 +4,8 @@
 
 namespace graft {
 
-// C = A·B: dA = dC·Bᵀ, dB = Aᵀ·dC; transposed when the operand is. dbias sums over rows. Products of bf16 operands are bf16 products again.
+// C = A·B: dA = dC·Bᵀ, dB = Aᵀ·dC; transposed when the operand is. dbias sums over rows; an addend's gradient is dC. Products of bf16
+// operands are bf16 products again.
 void vjp(const MatMul& op, VjpContext& c) {
   const Value a = c.in(0), b = c.in(1);
   const bool narrow = c.graph.type(a).dtype == DType::bf16;
@@ -28,7 +29,11 @@ void vjp(const MatMul& op, VjpContext& c) {
     else
       give(1, MatMul{!op.transpose_a, false}, {a, dout});
   }
-  if (c.inputs.size() == 3 && c.wants(2)) c.give(2, Reduce{ReduceFn::sum, Axis::rows}, {c.dout()});
+  if (c.inputs.size() < 3 || !c.wants(2)) return;
+  if (c.shape(c.in(2)).rank() == 2)
+    c.give(2, c.dout());
+  else
+    c.give(2, Reduce{ReduceFn::sum, Axis::rows}, {c.dout()});
 }
 
 void vjp(const Unary& op, VjpContext& c) {

@@ -108,13 +108,16 @@ Types infer(const MatMul& op, InputTypes in) {
   const bool bf16 = in[0].dtype == DType::bf16 && in[1].dtype == DType::bf16;
   const DType dtype = bf16 ? DType::f32 : in[0].dtype;
   require_float(bf16 ? in.subspan(2) : in);
-  if (in.size() == 3) require(in[2].dtype == dtype, "bias must be " + std::string(to_string(dtype)) + ", got " + to_string(in[2]));
+  const bool addend = in.size() == 3 && in[2].shape.rank() == 2;
+  const std::string third = addend ? "addend" : "bias";
+  if (in.size() == 3) require(in[2].dtype == dtype, third + " must be " + std::string(to_string(dtype)) + ", got " + to_string(in[2]));
   const Shape &a = in[0].shape, &b = in[1].shape;
   require(a.rank() == 2 && b.rank() == 2, "takes matrices, got " + to_string(a) + " and " + to_string(b));
   const std::int64_t m = a[op.transpose_a], k = a[!op.transpose_a], kb = b[op.transpose_b], n = b[!op.transpose_b];
   require(k == kb, "inner dimensions differ, got " + to_string(a) + (op.transpose_a ? " transposed" : "") + " and " + to_string(b) +
                        (op.transpose_b ? " transposed" : ""));
-  if (in.size() == 3) require(in[2].shape == Shape{n}, "bias must be " + to_string(Shape{n}) + ", got " + to_string(in[2].shape));
+  const Shape wanted = addend ? Shape{m, n} : Shape{n};
+  if (in.size() == 3) require(in[2].shape == wanted, third + " must be " + to_string(wanted) + ", got " + to_string(in[2].shape));
   return {{dtype, {m, n}}};
 }
 
@@ -244,11 +247,12 @@ Types infer(const RmsNorm& op, InputTypes in) {
 }
 
 Types infer(const RmsNormGrad&, InputTypes in) {
-  require_inputs(in, 4, 4);
+  require_inputs(in, 4, 5);
   require_float(in);
   require_norm(in, 1.0);
   require_equal(in[2], vector_like(in[0], in[0].shape.rows()), "rstd and rows");
   require_equal(in[0], in[3], "x and dout");
+  if (in.size() == 5) require_equal(in[0], in[4], "x and addend");
   return {in[0], in[1]};
 }
 
@@ -261,11 +265,12 @@ Types infer(const LayerNorm& op, InputTypes in) {
 }
 
 Types infer(const LayerNormGrad&, InputTypes in) {
-  require_inputs(in, 5, 5);
+  require_inputs(in, 5, 6);
   require_float(in);
   require_norm(in, 1.0);
   for (std::size_t i : {2u, 3u}) require_equal(in[i], vector_like(in[0], in[0].shape.rows()), "mean or rstd and rows");
   require_equal(in[0], in[4], "x and dout");
+  if (in.size() == 6) require_equal(in[0], in[5], "x and addend");
   return {in[0], in[1], in[1]};
 }
 
@@ -281,11 +286,13 @@ Types infer(const Embedding&, InputTypes in) {
 }
 
 Types infer(const EmbeddingGrad& op, InputTypes in) {
-  require_inputs(in, 2, 2);
+  require_inputs(in, 2, 3);
   require_u32(in[0], "ids");
   require_float(in.subspan(1));
   require(in[1].shape.rank() == 2 && in[1].shape.rows() == in[0].shape.size(), "ids and dout differ, got " + to_string(in[0]) + " and " + to_string(in[1]));
-  return {{in[1].dtype, {op.vocabulary, in[1].shape.cols()}}};
+  const TensorType table{in[1].dtype, {op.vocabulary, in[1].shape.cols()}};
+  if (in.size() > 2) require_equal(table, in[2], "table and addend");
+  return {table};
 }
 
 Types infer(const CrossEntropy& op, InputTypes in) {

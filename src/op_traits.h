@@ -22,6 +22,7 @@ struct AliasOf {
 
 struct MayReuse {
   int slot, input;
+  bool operator()(const MatMul&) const { return input == 2; }
   bool operator()(const Unary&) const { return input == 0; }
   bool operator()(const UnaryGrad&) const { return true; }
   bool operator()(const Binary&) const { return true; }
@@ -32,6 +33,9 @@ struct MayReuse {
   bool operator()(const SoftmaxGrad&) const { return true; }
   bool operator()(const LogSoftmax&) const { return true; }
   bool operator()(const LogSoftmaxGrad&) const { return true; }
+  bool operator()(const RmsNormGrad&) const { return slot == 0 && (input == 0 || input >= 3); }
+  bool operator()(const LayerNormGrad&) const { return slot == 0 && (input == 0 || input >= 4); }
+  bool operator()(const EmbeddingGrad&) const { return input == 2; }
   bool operator()(const CrossEntropyGrad&) const { return input == 0; }
   bool operator()(const Rope&) const { return input == 0; }
   bool operator()(const auto&) const { return false; }

@@ -18,14 +18,18 @@ struct Size {
   std::int64_t m, n, k;
 };
 
+enum class Addend { none, c_itself, apart };
+
 /// A product with its operands and what C held before.
 struct Problem {
   GemmCall call;
-  std::vector<float> a, b, bias, before;
+  Addend addend;
+  std::vector<float> a, b, bias, before, apart;
 
-  Problem(const Size& size, bool transpose_a, bool transpose_b, bool with_bias, bool accumulate, std::int64_t pad) {
+  Problem(const Size& size, bool transpose_a, bool transpose_b, bool with_bias, Addend with_addend, std::int64_t pad)
+      : addend(with_addend) {
     call.m = size.m, call.n = size.n, call.k = size.k;
-    call.transpose_a = transpose_a, call.transpose_b = transpose_b, call.accumulate = accumulate;
+    call.transpose_a = transpose_a, call.transpose_b = transpose_b;
     call.lda = (transpose_a ? size.m : size.k) + pad;
     call.ldb = (transpose_b ? size.k : size.n) + pad;
     call.ldc = size.n + pad;
@@ -33,6 +37,7 @@ struct Problem {
     b = numbers((transpose_b ? size.n : size.k) * call.ldb);
     bias = numbers(size.n);
     before = numbers(size.m * call.ldc);
+    apart = numbers(size.m * call.ldc);
     call.a = a.data();
     call.b = b.data();
     if (with_bias) call.bias = bias.data();
@@ -41,6 +46,7 @@ struct Problem {
   std::vector<float> run(Gemm& gemm) {
     std::vector<float> c = before;
     call.c = c.data();
+    if (addend != Addend::none) call.addend = addend == Addend::apart ? apart.data() : c.data();
     gemm(call);
     return c;
   }
@@ -49,7 +55,8 @@ struct Problem {
     const auto at = [](const std::vector<float>& x, std::int64_t index) {
       return static_cast<double>(x[static_cast<std::size_t>(index)]);
     };
-    double sum = (call.bias != nullptr ? at(bias, j) : 0.0) + (call.accumulate ? at(before, i * call.ldc + j) : 0.0);
+    double sum = call.bias != nullptr ? at(bias, j) : 0.0;
+    if (addend != Addend::none) sum += at(addend == Addend::apart ? apart : before, i * call.ldc + j);
     for (std::int64_t p = 0; p < call.k; ++p)
       sum += at(a, call.transpose_a ? p * call.lda + i : i * call.lda + p) *
              at(b, call.transpose_b ? j * call.ldb + p : p * call.ldb + j);
@@ -58,7 +65,7 @@ struct Problem {
 
   std::string text() const {
     return std::to_string(call.m) + "x" + std::to_string(call.n) + "x" + std::to_string(call.k) + (call.transpose_a ? " ta" : "") +
-           (call.transpose_b ? " tb" : "") + (call.bias != nullptr ? " bias" : "") + (call.accumulate ? " accumulate" : "") +
+           (call.transpose_b ? " tb" : "") + (call.bias != nullptr ? " bias" : "") + (addend == Addend::none ? "" : addend == Addend::apart ? " addend" : " accumulate") +
            " ldc " + std::to_string(call.ldc);
   }
 
@@ -79,8 +86,8 @@ void for_each_problem(const std::vector<Size>& sizes, const F& f) {
   for (const Size& size : sizes)
     for (const bool transpose_a : {false, true})
       for (const bool transpose_b : {false, true})
-        for (const auto& [bias, accumulate] : {std::pair{false, false}, {true, false}, {false, true}})
-          for (const std::int64_t pad : {0, 5}) f(Problem(size, transpose_a, transpose_b, bias, accumulate, pad));
+        for (const auto& [bias, addend] : {std::pair{false, Addend::none}, {true, Addend::none}, {false, Addend::c_itself}, {true, Addend::apart}})
+          for (const std::int64_t pad : {0, 5}) f(Problem(size, transpose_a, transpose_b, bias, addend, pad));
 }
 
 std::vector<Size> small_sizes() {

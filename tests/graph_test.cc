@@ -62,6 +62,19 @@ std::vector<BadInput> shapes() {
        R"(matmul "up": inner dimensions differ, got [4, 8] and [4, 16] transposed)"},
       {"matmul_of_vector", [](Graph& g) { g.matmul(g.input("a", {8}), g.input("b", {8, 16})); },
        R"(matmul "matmul_0": takes matrices, got [8] and [8, 16])"},
+      {"matmul_addend", [](Graph& g) { g.record(MatMul{}, {g.input("a", {4, 8}), g.input("b", {8, 16}), g.input("c", {16, 4})}); },
+       R"(matmul "matmul_0": addend must be [4, 16], got [16, 4])"},
+      {"rms_norm_grad_addend", [](Graph& g) {
+         const Value x = g.input("x", {2, 3});
+         g.record(RmsNormGrad{}, {x, g.input("w", {3}), g.input("rstd", {2}), x, g.input("addend", {3, 3})});
+       }, R"(rms_norm_grad "rms_norm_grad_0": x and addend differ, got f32[2, 3] and f32[3, 3])"},
+      {"layer_norm_grad_addend", [](Graph& g) {
+         const Value x = g.input("x", {2, 3}), row = g.input("row", {2});
+         g.record(LayerNormGrad{}, {x, g.input("w", {3}), row, row, x, g.input("addend", {2, 4})});
+       }, R"(layer_norm_grad "layer_norm_grad_0": x and addend differ, got f32[2, 3] and f32[2, 4])"},
+      {"embedding_grad_addend", [](Graph& g) {
+         g.record(EmbeddingGrad{6}, {g.input_u32("ids", {2}), g.input("dout", {2, 3}), g.input("addend", {5, 3})});
+       }, R"(embedding_grad "embedding_grad_0": table and addend differ, got f32[6, 3] and f32[5, 3])"},
       {"matmul_bias", [](Graph& g) { g.matmul_bias(g.input("a", {4, 8}), g.input("b", {8, 16}), g.input("bias", {8})); },
        R"(matmul "matmul_0": bias must be [16], got [8])"},
       {"add", [](Graph& g) { g.add(g.input("a", {2, 3}), g.input("b", {2, 4})); },

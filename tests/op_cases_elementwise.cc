@@ -96,6 +96,19 @@ OpCases cases(std::type_identity<MatMul>) {
   for (const bool ta : {false, true})
     for (const bool tb : {false, true})
       all.push_back(matmul(std::string("large_") + (ta ? "t" : "n") + (tb ? "t" : "n"), 130, 67, 33, ta, tb, ta == tb));
+  const auto added = [](const std::string& name, std::int64_t m, std::int64_t k, std::int64_t n, bool ta, bool tb) {
+    return OpCase{"matmul_addend_" + name, [=](Graph& g) {
+                    const Value a = g.input("a", ta ? Shape{k, m} : Shape{m, k}), b = g.input("b", tb ? Shape{n, k} : Shape{k, n});
+                    const Value addend = g.input("addend", {m, n});
+                    // The first keeps its addend, the second takes its place.
+                    const Value sum = g.record(MatMul{ta, tb}, {a, b, g.neg(g.record(MatMul{ta, tb}, {a, b, addend}))});
+                    g.output("out", g.sub(sum, addend));
+                  }};
+  };
+  all.push_back(added("one_row", 1, 70, 19, false, false));
+  all.push_back(added("one_column", 19, 70, 1, false, true));
+  all.push_back(added("tiny", 3, 4, 5, true, true));
+  for (const bool ta : {false, true}) all.push_back(added(ta ? "large_tn" : "large_nt", 130, 67, 33, ta, !ta));
   all.push_back(matmul("one_element", 1, 1, 1, false, false, true));
   all.push_back(matmul("one_row", 1, 70, 19, false, false, true));
   all.push_back(matmul("one_column", 19, 70, 1, false, true, true));

@@ -82,6 +82,18 @@ OpCases cases(std::type_identity<RmsNormGrad>) {
              g.output("dx", d);
              g.output("dweight", {d.node, 1});
              g.output("rstd", {out.node, 1});
+           }},
+          {"rms_norm_grad_addend", [](Graph& g) {
+             const Value x = g.input("x", {5, 37}), weight = g.input("weight", {37}), dout = g.input("dout", {5, 37});
+             const Value rstd{g.rms_norm(x, weight).node, 1};
+             // dx takes the place of the addend, of dout, of x
+             for (const auto& [name, in] : {std::pair<const char*, std::vector<Value>>{"a", {x, weight, rstd, dout, g.neg(dout)}},
+                                            {"b", {x, weight, rstd, g.neg(dout), dout}},
+                                            {"c", {g.neg(x), weight, rstd, dout, dout}}}) {
+               const Value d = g.record(RmsNormGrad{}, in);
+               g.output(std::string("dx_") + name, g.scale(d, 1.5));
+               g.output(std::string("dweight_") + name, {d.node, 1});
+             }
            }}};
 }
 
@@ -110,6 +122,18 @@ OpCases cases(std::type_identity<LayerNormGrad>) {
              g.output("dbias", {d.node, 2});
              g.output("mean", {out.node, 1});
              g.output("rstd", {out.node, 2});
+           }},
+          {"layer_norm_grad_addend", [](Graph& g) {
+             const Value x = g.input("x", {5, 37}), weight = g.input("weight", {37}), dout = g.input("dout", {5, 37});
+             const Value out = g.layer_norm(x, weight, g.input("bias", {37})), mean{out.node, 1}, rstd{out.node, 2};
+             for (const auto& [name, in] : {std::pair<const char*, std::vector<Value>>{"a", {x, weight, mean, rstd, dout, g.neg(dout)}},
+                                            {"b", {x, weight, mean, rstd, g.neg(dout), dout}},
+                                            {"c", {g.neg(x), weight, mean, rstd, dout, dout}}}) {
+               const Value d = g.record(LayerNormGrad{}, in);
+               g.output(std::string("dx_") + name, g.scale(d, 1.5));
+               g.output(std::string("dweight_") + name, {d.node, 1});
+               g.output(std::string("dbias_") + name, {d.node, 2});
+             }
            }}};
 }
 
@@ -133,6 +157,13 @@ OpCases cases(std::type_identity<EmbeddingGrad>) {
   return {{"embedding_grad_direct",
            [](Graph& g) {
              g.output("dtable", g.record(EmbeddingGrad{6}, {g.input_u32("ids", {5}), g.input("dout", {5, 3})}));
+           },
+           {{"ids", {2, 0, 2, 5, 2}}}},
+          {"embedding_grad_addend",
+           [](Graph& g) {
+             const Value ids = g.input_u32("ids", {5}), dout = g.input("dout", {5, 3}), addend = g.input("addend", {6, 3});
+             const Value kept = g.record(EmbeddingGrad{6}, {ids, dout, addend});
+             g.output("dtable", g.sub(g.record(EmbeddingGrad{6}, {ids, dout, g.neg(kept)}), addend));
            },
            {{"ids", {2, 0, 2, 5, 2}}}}};
 }

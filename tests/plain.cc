@@ -93,7 +93,7 @@ Tensors run(const MatMul& op, const Tensors& in, Tensors out) {
   const std::int64_t inner = op.transpose_a ? in[0].rows() : in[0].cols();
   for (std::int64_t i = 0; i < out[0].rows(); ++i)
     for (std::int64_t j = 0; j < out[0].cols(); ++j) {
-      double sum = in.size() == 3 ? in[2][j] : 0.0;
+      double sum = in.size() < 3 ? 0.0 : in[2].shape.rank() == 2 ? in[2].at(i, j) : in[2][j];
       for (std::int64_t k = 0; k < inner; ++k)
         sum += (op.transpose_a ? in[0].at(k, i) : in[0].at(i, k)) * (op.transpose_b ? in[1].at(j, k) : in[1].at(k, j));
       out[0].at(i, j) = sum;

@@ -62,6 +62,7 @@ Tensors run(const RmsNormGrad&, const Tensors& in, Tensors out) {
   for (std::int64_t i = 0; i < x.rows(); ++i) {
     const double rstd = in[2][i];
     for (std::int64_t j = 0; j < n; ++j) {
+      if (in.size() > 4) out[0].at(i, j) = in[4].at(i, j);
       for (std::int64_t k = 0; k < n; ++k)
         out[0].at(i, j) +=
             dout.at(i, k) * weight[k] * ((k == j) * rstd - x.at(i, k) * x.at(i, j) * rstd * rstd * rstd / static_cast<double>(n));
@@ -91,6 +92,7 @@ Tensors run(const LayerNormGrad&, const Tensors& in, Tensors out) {
   for (std::int64_t i = 0; i < x.rows(); ++i) {
     const double mean = in[2][i], rstd = in[3][i];
     for (std::int64_t j = 0; j < x.cols(); ++j) {
+      if (in.size() > 5) out[0].at(i, j) = in[5].at(i, j);
       for (std::int64_t k = 0; k < x.cols(); ++k)
         out[0].at(i, j) += dout.at(i, k) * weight[k] *
                            (((k == j) - 1 / n) * rstd - (x.at(i, k) - mean) * (x.at(i, j) - mean) * rstd * rstd * rstd / n);
@@ -108,6 +110,7 @@ Tensors run(const Embedding&, const Tensors& in, Tensors out) {
 }
 
 Tensors run(const EmbeddingGrad&, const Tensors& in, Tensors out) {
+  if (in.size() > 2) out[0] = in[2];
   for (std::int64_t i = 0; i < in[1].rows(); ++i)
     for (std::int64_t j = 0; j < in[1].cols(); ++j) out[0].at(static_cast<std::int64_t>(in[0][i]), j) += in[1].at(i, j);
   return out;

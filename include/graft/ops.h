@@ -54,8 +54,9 @@ struct Constant { TensorType type; std::vector<double> values; };
 
 // ---- products ---------------------------------------------------------------------------------------------------------
 
-/// out = A·B + bias, A = aᵀ if transpose_a else a, B likewise.   in: A [m, k]  B [k, n]  bias [n] (optional)   out: [m, n]
-/// Operands of one dtype; with bf16 operands sums, bias and out are f32.
+/// out = A·B + c, A = aᵀ if transpose_a else a, B likewise.
+/// in: A [m, k]  B [k, n]  c (optional): a bias [n] for every row, or an addend [m, n] (a residual, a sum so far)   out: [m, n]
+/// Operands of one dtype; with bf16 operands sums, c and out are f32.
 struct MatMul { bool transpose_a = false, transpose_b = false; };
 
 // ---- elementwise ------------------------------------------------------------------------------------------------------
@@ -146,19 +147,19 @@ struct LogSoftmaxGrad { static constexpr std::string_view no_gradient = "second 
 /// out = x · rstd ∘ weight, rstd = 1 / √(mean(x²) + eps), per row (Zhang and Sennrich 2019).
 /// in: x [r, c], weight [c]   out: out [r, c]; rstd [r]
 struct RmsNorm { double eps = 1e-5; };
-/// in: x, weight, rstd, dout   out: dx [r, c]; dweight [c] (summed over rows in fixed order)
+/// in: x, weight, rstd, dout, addend [r, c] (optional: added to dx)   out: dx [r, c]; dweight [c] (summed over rows in fixed order)
 struct RmsNormGrad { static constexpr std::string_view no_gradient = "second derivatives of rms_norm are not implemented"; };
 /// out = (x − mean) · rstd ∘ weight + bias, rstd = 1 / √(var(x) + eps), biased variance, per row (Ba et al. 2016).
 /// in: x [r, c], weight [c], bias [c]   out: out [r, c]; mean [r]; rstd [r]
 struct LayerNorm { double eps = 1e-5; };
-/// in: x, weight, mean, rstd, dout   out: dx [r, c]; dweight [c]; dbias [c]
+/// in: x, weight, mean, rstd, dout, addend [r, c] (optional: added to dx)   out: dx [r, c]; dweight [c]; dbias [c]
 struct LayerNormGrad { static constexpr std::string_view no_gradient = "second derivatives of layer_norm are not implemented"; };
 
 // ---- tokens -----------------------------------------------------------------------------------------------------------
 
 /// out[i] = table[ids[i]].   in: table [v, c], ids u32 [n]   out: [n, c].  An id ≥ v is an error at the step.
 struct Embedding {};
-/// dtable[t] = Σ dout[i] over ids[i] = t, in order of i.   in: ids, dout   out: dtable [vocabulary, c]
+/// dtable[t] = addend[t] + Σ dout[i] over ids[i] = t, in order of i.   in: ids, dout, addend (optional)   out: dtable [vocabulary, c]
 struct EmbeddingGrad { std::int64_t vocabulary = 0; static constexpr std::string_view no_gradient = "second derivatives of embedding are not implemented"; };
 
 inline constexpr std::uint32_t kIgnoreIndex = 0xffffffffu;

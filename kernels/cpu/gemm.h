@@ -7,18 +7,18 @@
 
 namespace graft::cpu {
 
-/// C [m, n] = A·B + bias, or C += A·B. A is [m, k], or [k, m] if transpose_a; B is [k, n], or [n, k] if transpose_b; row-major,
-/// with lda, ldb, ldc elements from row to row. C overlaps neither.
+/// C [m, n] = A·B + bias + addend. A is [m, k], or [k, m] if transpose_a; B is [k, n], or [n, k] if transpose_b; row-major,
+/// with lda, ldb, ldc elements from row to row. C overlaps neither, but the addend may be C itself.
 struct GemmCall {
   std::int64_t m = 0, n = 0, k = 0;
   bool transpose_a = false, transpose_b = false;
-  bool bf16 = false;        ///< A and B are bf16, not f32; C and bias are f32 always
+  bool bf16 = false;        ///< A and B are bf16, not f32; C, bias and addend are f32 always
   const void* a = nullptr;
   const void* b = nullptr;
   float* c = nullptr;
   std::int64_t lda = 0, ldb = 0, ldc = 0;
   const float* bias = nullptr;  ///< [n] or null
-  bool accumulate = false;      ///< not together with bias
+  const float* addend = nullptr;  ///< [m, n] with ldc, or null; C: C += A·B
 };
 
 /// Matrix products: the same bits whatever the number of threads. Implemented by exactly one of gemm_onednn.cc and gemm_eigen.cc.

@@ -35,6 +35,12 @@ inline GemmBlocks gemm_blocks(std::int64_t m, std::int64_t n, std::int64_t k, bo
   return {rows, cols, (m + rows - 1) / rows, (n + cols - 1) / cols};
 }
 
+/// Brings a block of the addend to C, where the block's product is then added: it is in the cache when that comes.
+inline void copy_addend(const GemmCall& call, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols) {
+  if (call.addend == nullptr || call.addend == call.c) return;
+  for (std::int64_t row = i; row < i + rows; ++row) std::copy_n(call.addend + row * call.ldc + j, cols, call.c + row * call.ldc + j);
+}
+
 /// Rows of a product that is memory bound: a batch of sequences that decodes. Each row has the bits it has alone.
 inline constexpr std::int64_t kFewRows = 8;
 

@@ -20,14 +20,14 @@ using Memory = dnnl::memory;
 /// What a product's primitives depend on.
 struct Key {
   std::int64_t m, n, k, lda, ldb, ldc;
-  bool transpose_a, transpose_b, bias, accumulate, bf16;
+  bool transpose_a, transpose_b, bias, add, bf16;
   bool operator==(const Key&) const = default;
 };
 
 struct KeyHash {
   std::size_t operator()(const Key& key) const {
     std::size_t hash = 0;
-    const std::int64_t flags = key.transpose_a + 2 * key.transpose_b + 4 * key.bias + 8 * key.accumulate + 16 * key.bf16;
+    const std::int64_t flags = key.transpose_a + 2 * key.transpose_b + 4 * key.bias + 8 * key.add + 16 * key.bf16;
     for (std::int64_t x : {key.m, key.n, key.k, key.lda, key.ldb, key.ldc, flags}) {
       hash = (hash ^ static_cast<std::size_t>(x)) * 0x9E3779B97F4A7C15u;
       hash ^= hash >> 29;
@@ -103,7 +103,7 @@ struct Primitive {
     const auto bias = key.bias ? matrix(1, cols, cols, 1, Memory::data_type::f32) : Memory::desc();
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    if (key.accumulate) {
+    if (key.add) {
       dnnl::post_ops sum;
       sum.append_sum(1.0f);
       attributes.set_post_ops(sum);
@@ -230,7 +230,7 @@ void Gemm::operator()(const GemmCall& call) {
   const OneThread guard(impl_->openmp);
   const Key key = {
       call.m,          call.n,   call.k, call.lda, call.ldb, call.ldc, call.transpose_a, call.transpose_b, call.bias != nullptr,
-      call.accumulate, call.bf16};
+      call.addend != nullptr, call.bf16};
   Product& product = impl_->find(key);
   const GemmBlocks& blocks = product.blocks;
   const auto element_bytes = static_cast<std::int64_t>(call.bf16 ? sizeof(std::uint16_t) : sizeof(float));
@@ -241,9 +241,11 @@ void Gemm::operator()(const GemmCall& call) {
     const auto at = [&](const void* operand, std::int64_t element) {
       return static_cast<const std::byte*>(operand) + element * element_bytes;
     };
+    float* c = call.c + i * call.ldc + j;
+    copy_addend(call, i, std::min(blocks.rows, call.m - i), j, std::min(blocks.cols, call.n - j));
     product.primitives[which].run(impl_->streams[t], t, at(call.a, i * (call.transpose_a ? 1 : call.lda)),
                                   at(call.b, j * (call.transpose_b ? call.ldb : 1)), call.bias == nullptr ? nullptr : call.bias + j,
-                                  call.c + i * call.ldc + j, impl_->scratch[t].get());
+                                  c, impl_->scratch[t].get());
   });
 }
 

@@ -16,7 +16,7 @@ struct RowProduct {
   std::int64_t ldb;
   const float* bias;
   std::int64_t bias_step;
-  bool accumulate;
+  const float* addend;  // with ldy, or null; may be y
   float* y;
   std::int64_t ldy;
 };
@@ -85,11 +85,13 @@ void add_slab(const RowProduct& p, const Slabs& slabs, std::int64_t first, std::
   while (i < end) at(std::integral_constant<int, 1>());
   wait_for_turn(done, task - 1);
   for (int r = 0; r < kRows; ++r) {
-    float* y = p.y + (first + r) * p.ldy + j;
+    const std::int64_t row = (first + r) * p.ldy + j;
+    float* y = p.y + row;
+    const float* before = begin > 0 ? y : p.addend != nullptr ? p.addend + row : nullptr;
     for_each_vector(0, cols, [&](std::int64_t, const auto& get, const auto& put) {
       Vec value = get(sums[r]);
       if (begin == 0 && p.bias != nullptr) value += p.bias_step == 0 ? broadcast(*p.bias) : get(p.bias + j);
-      if (begin > 0 || p.accumulate) value += get(y);
+      if (before != nullptr) value += get(before);
       put(y, value);
     });
   }
@@ -116,8 +118,8 @@ void dots(const RowProduct& p, std::int64_t first, std::int64_t j) {
   for (int r = 0; r < kRows; ++r) {
     float result = sum((acc[r][0] + acc[r][1]) + (acc[r][2] + acc[r][3]));
     if (p.bias != nullptr) result += p.bias[j * p.bias_step];
-    float& y = p.y[(first + r) * p.ldy + j];
-    y = p.accumulate ? y + result : result;
+    const std::int64_t at = (first + r) * p.ldy + j;
+    p.y[at] = p.addend != nullptr ? p.addend[at] + result : result;
   }
 }
 
@@ -126,8 +128,8 @@ void strided_dot(const RowProduct& p, std::int64_t row, std::int64_t j) {
   float result = 0.0f;
   for (std::int64_t i = 0; i < p.k; ++i) result += p.x[row * p.ldx + i * p.x_step] * p.b[j * p.ldb + i];
   if (p.bias != nullptr) result += p.bias[j * p.bias_step];
-  float& y = p.y[row * p.ldy + j];
-  y = p.accumulate ? y + result : result;
+  const std::int64_t at = row * p.ldy + j;
+  p.y[at] = p.addend != nullptr ? p.addend[at] + result : result;
 }
 
 void row_products(const RowProduct& p, bool transpose_b, Threads threads) {
@@ -161,14 +163,14 @@ bool small_gemm(const GemmCall& call, Threads threads) {
   const std::int64_t a_step = call.transpose_a ? call.lda : 1, b_step = call.transpose_b ? 1 : call.ldb;
   if (call.n == 1 && call.ldc == 1 && (b_step == 1 || call.transpose_a)) {
     // Cᵀ [1, m] = Bᵀ·Aᵀ
-    const RowProduct p = {b, b_step, 0, 1, call.m, call.k, a, call.lda, call.bias, 0, call.accumulate, call.c, 0};
+    const RowProduct p = {b, b_step, 0, 1, call.m, call.k, a, call.lda, call.bias, 0, call.addend, call.c, 0};
     row_products(p, !call.transpose_a, threads);
     return true;
   }
   const bool few = call.m == 1 || (call.m <= kFewRows && !call.transpose_a);
   if (!few && call.m * call.n * call.k > kTiny) return false;
   if (call.m == 1 && call.transpose_b && a_step != 1 && call.n * call.k > kTiny) return false;
-  row_products({a, a_step, call.transpose_a ? 1 : call.lda, call.m, call.n, call.k, b, call.ldb, call.bias, 1, call.accumulate,
+  row_products({a, a_step, call.transpose_a ? 1 : call.lda, call.m, call.n, call.k, b, call.ldb, call.bias, 1, call.addend,
                 call.c, call.ldc},
                call.transpose_b, threads);
   return true;

@@ -21,7 +21,7 @@ void run(const MatMul& op, const Step& step, Context& context) {
   call.lda = a.cols();
   call.ldb = b.cols();
   call.ldc = out.cols();
-  if (step.in.size() > 2) call.bias = input(step, 2);
+  if (step.in.size() > 2) (step.in[2].type.shape.rank() == 2 ? call.addend : call.bias) = input(step, 2);
   (*context.gemm)(call);
 }
 

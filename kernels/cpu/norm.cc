@@ -19,6 +19,16 @@ void for_each_chunk(const Step& step, const Context& context, const RowChunks& c
   });
 }
 
+/// dx[j] = f(get), added to addend[j] if there is one; dx may lie where an operand does.
+template <class F>
+GRAFT_INLINE void put_sum(float* dx, std::int64_t cols, const float* addend, const F& f) {
+  if (addend == nullptr) {
+    for_each_vector(0, cols, [&](std::int64_t, const auto& get, const auto& put) { put(dx, f(get)); });
+  } else {
+    for_each_vector(0, cols, [&](std::int64_t, const auto& get, const auto& put) { put(dx, get(addend) + f(get)); });
+  }
+}
+
 }  // namespace
 
 void run(const RmsNorm& op, const Step& step, Context& context) {
@@ -39,7 +49,7 @@ void run(const RmsNorm& op, const Step& step, Context& context) {
 void run(const RmsNormGrad& op, const Step& step, Context& context) {
   if (!is_f32(step)) return reference::run(op, step);
   const std::int64_t cols = step.in[0].cols();
-  const float* weight = input(step, 1);
+  const float *weight = input(step, 1), *addend = step.in.size() > 4 ? input(step, 4) : nullptr;
   const RowChunks chunks(step.in[0].rows());
   // With n = x·rstd and g = dout ∘ weight:  dx = rstd·(g − n·mean(g ∘ n)),  dweight = Σ_rows dout ∘ n
   for_each_chunk(step, context, chunks, cols, [&](std::int64_t i, float* dweight) {
@@ -53,9 +63,8 @@ void run(const RmsNormGrad& op, const Step& step, Context& context) {
     if (!step.out[0]) return;
     float* dx = output(step) + i * cols;
     const float mean = sum(dot) / static_cast<float>(cols);
-    for_each_vector(0, cols, [&](std::int64_t, const auto& get, const auto& put) {
-      put(dx, rstd * (get(dout) * get(weight) - get(x) * rstd * mean));
-    });
+    put_sum(dx, cols, addend == nullptr ? nullptr : addend + i * cols,
+            [&](const auto& get) { return rstd * (get(dout) * get(weight) - get(x) * rstd * mean); });
   });
   if (step.out[1]) sum_chunks(chunks, static_cast<const float*>(step.workspace), cols, output(step, 1));
 }
@@ -89,7 +98,7 @@ void run(const LayerNorm& op, const Step& step, Context& context) {
 void run(const LayerNormGrad& op, const Step& step, Context& context) {
   if (!is_f32(step)) return reference::run(op, step);
   const std::int64_t cols = step.in[0].cols();
-  const float* weight = input(step, 1);
+  const float *weight = input(step, 1), *addend = step.in.size() > 5 ? input(step, 5) : nullptr;
   const RowChunks chunks(step.in[0].rows());
   // With n = (x − mean)·rstd and g = dout ∘ weight:  dx = rstd·(g − mean(g) − n·mean(g ∘ n))
   for_each_chunk(step, context, chunks, 2 * cols, [&](std::int64_t i, float* sums) {
@@ -107,9 +116,8 @@ void run(const LayerNormGrad& op, const Step& step, Context& context) {
     if (!step.out[0]) return;
     float* dx = output(step) + i * cols;
     const float mean_g = sum(sum_g) / static_cast<float>(cols), mean_gn = sum(sum_gn) / static_cast<float>(cols);
-    for_each_vector(0, cols, [&](std::int64_t, const auto& get, const auto& put) {
-      put(dx, rstd * (get(dout) * get(weight) - mean_g - (get(x) - mean) * rstd * mean_gn));
-    });
+    put_sum(dx, cols, addend == nullptr ? nullptr : addend + i * cols,
+            [&](const auto& get) { return rstd * (get(dout) * get(weight) - mean_g - (get(x) - mean) * rstd * mean_gn); });
   });
   float* partial = static_cast<float*>(step.workspace);
   for (std::int64_t chunk = 1; chunk < chunks.count; ++chunk) add_row(partial, partial + chunk * 2 * cols, 2 * cols);

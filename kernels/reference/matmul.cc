@@ -22,20 +22,24 @@ void product(const MatMul& op, const Step& step) {
   const std::int64_t inner = op.transpose_a ? a.rows() : a.cols();
   const auto a_at = [&](std::int64_t i, std::int64_t p) { return value<T>(a.as<const In>()[op.transpose_a ? p * a.cols() + i : i * a.cols() + p]); };
   const auto b_row = [&](std::int64_t r) { return b.as<const In>() + r * b.cols(); };
-  out.setZero();
+  const T* added = step.in.size() == 3 ? step.in[2].as<const T>() : nullptr;
+  const std::int64_t added_step = added != nullptr && step.in[2].type.shape.rank() == 2 ? out.cols() : 0;
+  std::vector<T> sums(static_cast<std::size_t>(out.cols()));  // out may lie where the addend does
   for (std::int64_t i = 0; i < out.rows(); ++i) {
+    std::fill(sums.begin(), sums.end(), T{0});
+    T* sum = sums.data();
     // Both read b along its rows.
     if (op.transpose_b) {
       for (std::int64_t j = 0; j < out.cols(); ++j) {
-        for (std::int64_t p = 0; p < inner; ++p) out(i, j) += a_at(i, p) * value<T>(b_row(j)[p]);
+        for (std::int64_t p = 0; p < inner; ++p) sum[j] += a_at(i, p) * value<T>(b_row(j)[p]);
       }
     } else {
       for (std::int64_t p = 0; p < inner; ++p) {
-        for (std::int64_t j = 0; j < out.cols(); ++j) out(i, j) += a_at(i, p) * value<T>(b_row(p)[j]);
+        for (std::int64_t j = 0; j < out.cols(); ++j) sum[j] += a_at(i, p) * value<T>(b_row(p)[j]);
       }
     }
+    for (std::int64_t j = 0; j < out.cols(); ++j) out(i, j) = added == nullptr ? sum[j] : sum[j] + added[i * added_step + j];
   }
-  if (step.in.size() == 3) out.rowwise() += ConstRow<T>(step.in[2].as<const T>(), out.cols());
 }
 
 }  // namespace

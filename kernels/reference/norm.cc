@@ -30,19 +30,24 @@ void run(const RmsNormGrad&, const Step& step) {
     const auto dout = const_matrix<T>(step.in[3]);
     const std::int64_t rows = x.rows(), cols = x.cols();
     // With n = x·rstd and g = dout ∘ weight:  dx = rstd·(g − n·mean(g ∘ n)),  dweight = Σ_rows dout ∘ n
+    for (std::int64_t j = 0; step.out[1] && j < cols; ++j) {
+      double sum = 0.0;
+      for (std::int64_t i = 0; i < rows; ++i) sum += static_cast<double>(dout(i, j)) * (x(i, j) * rstd[i]);
+      step.out[1].as<T>()[j] = static_cast<T>(sum);
+    }
+    // Last: dx may lie where x, dout or the addend does.
+    const T* addend = step.in.size() > 4 ? step.in[4].as<const T>() : nullptr;
     if (step.out[0]) {
       auto dx = matrix<T>(step.out[0]);
       for (std::int64_t i = 0; i < rows; ++i) {
         double sum = 0.0;
         for (std::int64_t j = 0; j < cols; ++j) sum += static_cast<double>(dout(i, j) * weight[j]) * (x(i, j) * rstd[i]);
         const T mean = static_cast<T>(sum / static_cast<double>(cols));
-        for (std::int64_t j = 0; j < cols; ++j) dx(i, j) = rstd[i] * (dout(i, j) * weight[j] - x(i, j) * rstd[i] * mean);
+        for (std::int64_t j = 0; j < cols; ++j) {
+          const T own = rstd[i] * (dout(i, j) * weight[j] - x(i, j) * rstd[i] * mean);
+          dx(i, j) = addend == nullptr ? own : addend[i * cols + j] + own;
+        }
       }
-    }
-    for (std::int64_t j = 0; step.out[1] && j < cols; ++j) {
-      double sum = 0.0;
-      for (std::int64_t i = 0; i < rows; ++i) sum += static_cast<double>(dout(i, j)) * (x(i, j) * rstd[i]);
-      step.out[1].as<T>()[j] = static_cast<T>(sum);
     }
   });
 }
@@ -78,6 +83,17 @@ void run(const LayerNormGrad&, const Step& step) {
     const std::int64_t rows = x.rows(), cols = x.cols();
     const auto normed = [&](std::int64_t i, std::int64_t j) { return (x(i, j) - mean[i]) * rstd[i]; };
     // With n = (x − mean)·rstd and g = dout ∘ weight:  dx = rstd·(g − mean(g) − n·mean(g ∘ n))
+    for (std::int64_t j = 0; j < cols; ++j) {
+      double dweight = 0.0, dbias = 0.0;
+      for (std::int64_t i = 0; i < rows; ++i) {
+        dweight += static_cast<double>(dout(i, j)) * normed(i, j);
+        dbias += static_cast<double>(dout(i, j));
+      }
+      if (step.out[1]) step.out[1].as<T>()[j] = static_cast<T>(dweight);
+      if (step.out[2]) step.out[2].as<T>()[j] = static_cast<T>(dbias);
+    }
+    // Last: dx may lie where x, dout or the addend does.
+    const T* addend = step.in.size() > 5 ? step.in[5].as<const T>() : nullptr;
     if (step.out[0]) {
       auto dx = matrix<T>(step.out[0]);
       for (std::int64_t i = 0; i < rows; ++i) {
@@ -90,18 +106,10 @@ void run(const LayerNormGrad&, const Step& step) {
         const T mean_g = static_cast<T>(sum / static_cast<double>(cols));
         const T mean_gn = static_cast<T>(sum_normed / static_cast<double>(cols));
         for (std::int64_t j = 0; j < cols; ++j) {
-          dx(i, j) = rstd[i] * (dout(i, j) * weight[j] - mean_g - normed(i, j) * mean_gn);
+          const T own = rstd[i] * (dout(i, j) * weight[j] - mean_g - normed(i, j) * mean_gn);
+          dx(i, j) = addend == nullptr ? own : addend[i * cols + j] + own;
         }
       }
-    }
-    for (std::int64_t j = 0; j < cols; ++j) {
-      double dweight = 0.0, dbias = 0.0;
-      for (std::int64_t i = 0; i < rows; ++i) {
-        dweight += static_cast<double>(dout(i, j)) * normed(i, j);
-        dbias += static_cast<double>(dout(i, j));
-      }
-      if (step.out[1]) step.out[1].as<T>()[j] = static_cast<T>(dweight);
-      if (step.out[2]) step.out[2].as<T>()[j] = static_cast<T>(dbias);
     }
   });
 }

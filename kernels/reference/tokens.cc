@@ -22,7 +22,10 @@ void run(const EmbeddingGrad&, const Step& step) {
     const std::uint32_t* ids = step.in[0].as<const std::uint32_t>();
     const auto dout = const_matrix<T>(step.in[1]);
     auto dtable = matrix<T>(step.out[0]);
-    dtable.setZero();
+    if (step.in.size() > 2)
+      dtable = const_matrix<T>(step.in[2]);
+    else
+      dtable.setZero();
     for (std::int64_t i = 0; i < dout.rows(); ++i) dtable.row(ids[i]) += dout.row(i);
   });
 }

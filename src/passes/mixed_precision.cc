@@ -1,30 +1,29 @@
 #include <map>
 
 #include "graft/passes.h"
+#include "src/passes/copy.h"
 
 namespace graft::passes {
 
 Graph mixed_precision(const Graph& graph) {
-  Graph narrow(graph.seed());
+  Copy copy(graph);
   std::map<Value, Value> casts;  // value of the new graph → the same in bf16
   const auto cast = [&](Value v) {
     Value& found = casts[v];
     if (!found) {
-      const std::string name = "bf16:" + narrow.node(v).name + (v.slot > 0 ? ":" + std::to_string(v.slot) : "");
-      found = narrow.cast(v, DType::bf16, graph.find(name) ? std::string() : name);
+      const std::string name = "bf16:" + copy.to.node(v).name + (v.slot > 0 ? ":" + std::to_string(v.slot) : "");
+      found = copy.to.cast(v, DType::bf16, graph.find(name) ? std::string() : name);
     }
     return found;
   };
-  for (const Node& node : graph.nodes()) {
-    std::vector<Value> inputs = node.inputs;  // nodes of the new graph are numbered anew
-    for (Value& v : inputs) v = {narrow.find(graph.node(v).name).node, v.slot};
+  for (std::int32_t n = 0; n < static_cast<std::int32_t>(graph.nodes().size()); ++n) {
+    const Node& node = graph.node({n, 0});
+    std::vector<Value> inputs = copy(node.inputs);
     if (std::holds_alternative<MatMul>(node.op) && node.outputs[0].dtype == DType::f32)
       for (std::size_t i : {0u, 1u}) inputs[i] = cast(inputs[i]);
-    narrow.record(node.op, std::move(inputs), node.name);
+    copy.record(n, node.op, std::move(inputs), node.name);
   }
-  for (const auto& [name, value] : graph.outputs()) narrow.output(name, {narrow.find(graph.node(value).name).node, value.slot});
-  narrow.verify();
-  return narrow;
+  return copy.finish();
 }
 
 }  // namespace graft::passes
