@@ -57,6 +57,7 @@ class TrainingStep {
     g.output("loss", loss);
     optim::adamw(g, differentiate(g, loss), {}, {.schedule = {.base = 1e-4}, .clip_norm = 1.0});
     parameters_ = model.parameter_count();
+    g = passes::fuse(g);
     session_ = std::make_unique<Session>(bf16 ? passes::mixed_precision(g) : g, backend);
     std::vector<std::uint32_t> ids(static_cast<std::size_t>(rows)), labels(ids.size());
     for (std::size_t i = 0; i < ids.size(); ++i) {

@@ -59,6 +59,12 @@ void optimize(Graph& graph, const Gradients& gradients, Value loss, const RunCon
 /// The graph in the precision that the run was asked for.
 Graph in_precision(const Graph& graph, const RunConfig& run) { return run.dtype == "bf16" ? passes::mixed_precision(graph) : graph; }
 
+/// A training graph made ready to run: the values of a step in `budget` MiB, if that is above 0.
+Graph ready(const Graph& graph, const RunConfig& run, double budget) {
+  Graph made = in_precision(passes::fuse(graph), run);
+  return budget > 0.0 ? passes::recompute(made, {.budget_bytes = static_cast<std::size_t>(budget * 1024 * 1024)}) : made;
+}
+
 /// Forward and loss of a batch of windows; with `train`, dropout.
 struct LanguageModel {
   CrossEntropyResult loss;
@@ -111,8 +117,8 @@ class Validation {
 /// The training step: one graph, or a micro-batch graph run `accumulate` times and the graph of the update.
 class Trainer {
  public:
-  Trainer(const RunConfig& run, Backend& backend, bool keep_all, bool watch)
-      : accumulate_(run.accumulate), watch_(watch), micro_graph_(graph(run)), micro_(micro_graph_, backend, {.keep_all = keep_all}),
+  Trainer(const RunConfig& run, Backend& backend, bool keep_all, bool watch, double memory_budget)
+      : accumulate_(run.accumulate), watch_(watch), micro_graph_(graph(run, memory_budget)), micro_(micro_graph_, backend, {.keep_all = keep_all}),
         inputs_(static_cast<std::size_t>(run.batch * run.context)), labels_(inputs_.size()) {
     if (accumulate_ == 1) return;
     const Graph update = optim::accumulated_update(
@@ -138,7 +144,7 @@ class Trainer {
   Session& forward() { return micro_; }
 
  private:
-  Graph graph(const RunConfig& run) const {
+  Graph graph(const RunConfig& run, double memory_budget) const {
     Graph graph(static_cast<std::uint64_t>(run.seed));
     const bool whole = run.accumulate == 1;
     const LanguageModel model(graph, model_of(run), run.batch * run.context, run.context, whole ? Reduction::mean : Reduction::sum, true);
@@ -147,7 +153,7 @@ class Trainer {
       optimize(graph, gradients, model.loss.loss, run, watch_);
     else
       optim::accumulate(graph, gradients, model.loss.loss, model.loss.counted);
-    return in_precision(graph, run);
+    return ready(graph, run, memory_budget);
   }
   std::int64_t accumulate_;
   bool watch_;
@@ -241,7 +247,7 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
   WindowDataset data(vocabulary.encode(text), run.context, run.validation, static_cast<std::uint64_t>(run.seed));
 
   const std::unique_ptr<Backend> backend = make_backend(options.device, options.threads);
-  Trainer trainer(run, *backend, options.name_nonfinite, options.log_layers > 0);
+  Trainer trainer(run, *backend, options.name_nonfinite, options.log_layers > 0, options.memory_budget);
   Validation validation(run, data, trainer.forward());
   CheckpointFolder checkpoints(options.out, options.keep);
   std::int64_t first = 0;

@@ -70,6 +70,7 @@ std::optional<TrainOptions> parse_train_options(int argc, char** argv, int& exit
   app.add_option("--prompt", options.prompt, "what the sample starts with (default: a line of the validation text)")->group(running);
   app.add_option("--temperature", options.temperature, "of the sample")->capture_default_str()->check(not_negative())->group(running);
   app.add_flag("--name-nonfinite", options.name_nonfinite, "keep every value of a step, to name the first that is not finite")->group(running);
+  app.add_option("--memory-budget", options.memory_budget, "MiB that the values of a step may take: recomputes activations, the same bits; 0: no limit")->capture_default_str()->check(not_negative())->group(running);
   app.add_flag("--profile", options.profile, "print where the time of the tenth step goes, by op")->group(running);
   app.add_option("--trace", options.trace, "write the tenth step as Chrome/Perfetto JSON to this file")->group(running);
 

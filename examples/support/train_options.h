@@ -19,6 +19,7 @@ struct TrainOptions {
   bool name_nonfinite = false, profile = false;
   bool pictures = false, tensorboard = false;
   std::int64_t log_layers = 0;  ///< steps between norms by layer, 0: none
+  double memory_budget = 0;     ///< MiB for the values of a step, 0: no limit
   std::filesystem::path trace;  ///< where to write one step's trace, if given
 };
 
