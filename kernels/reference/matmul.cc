@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "graft/bf16.h"
 #include "kernels/reference/kernels.h"
 #include "kernels/reference/views.h"
@@ -24,21 +26,25 @@ void product(const MatMul& op, const Step& step) {
   const auto b_row = [&](std::int64_t r) { return b.as<const In>() + r * b.cols(); };
   const T* added = step.in.size() == 3 ? step.in[2].as<const T>() : nullptr;
   const std::int64_t added_step = added != nullptr && step.in[2].type.shape.rank() == 2 ? out.cols() : 0;
-  std::vector<T> sums(static_cast<std::size_t>(out.cols()));  // out may lie where the addend does
+  constexpr std::int64_t kBlock = 64;  // columns summed apart, for out may lie where the addend does
   for (std::int64_t i = 0; i < out.rows(); ++i) {
-    std::fill(sums.begin(), sums.end(), T{0});
-    T* sum = sums.data();
-    // Both read b along its rows.
-    if (op.transpose_b) {
-      for (std::int64_t j = 0; j < out.cols(); ++j) {
-        for (std::int64_t p = 0; p < inner; ++p) sum[j] += a_at(i, p) * value<T>(b_row(j)[p]);
+    for (std::int64_t first = 0; first < out.cols(); first += kBlock) {
+      const std::int64_t cols = std::min(kBlock, out.cols() - first);
+      T sum[kBlock] = {};
+      // Both read b along its rows.
+      if (op.transpose_b) {
+        for (std::int64_t j = 0; j < cols; ++j) {
+          for (std::int64_t p = 0; p < inner; ++p) sum[j] += a_at(i, p) * value<T>(b_row(first + j)[p]);
+        }
+      } else {
+        for (std::int64_t p = 0; p < inner; ++p) {
+          for (std::int64_t j = 0; j < cols; ++j) sum[j] += a_at(i, p) * value<T>(b_row(p)[first + j]);
+        }
       }
-    } else {
-      for (std::int64_t p = 0; p < inner; ++p) {
-        for (std::int64_t j = 0; j < out.cols(); ++j) sum[j] += a_at(i, p) * value<T>(b_row(p)[j]);
+      for (std::int64_t j = 0; j < cols; ++j) {
+        out(i, first + j) = added == nullptr ? sum[j] : sum[j] + added[i * added_step + first + j];
       }
     }
-    for (std::int64_t j = 0; j < out.cols(); ++j) out(i, j) = added == nullptr ? sum[j] : sum[j] + added[i * added_step + j];
   }
 }
 
