@@ -8,7 +8,7 @@
 
 namespace graft::optim {
 
-std::vector<Group> default_groups() { return {{"*norm*", 0.0}, {"*.bias", 0.0}, {"*embed*", 0.0}}; }
+std::vector<Group> default_groups() { return {{"*norm*", 0.0}, {"*.ln_*", 0.0}, {"*.bias", 0.0}, {"*embed*", 0.0}, {"*.wte.*", 0.0}, {"*.wpe.*", 0.0}}; }
 
 namespace detail {
 

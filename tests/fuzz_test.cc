@@ -29,7 +29,8 @@ void PrintTo(const Target& target, std::ostream* out) { *out << target.name; }
 
 std::vector<std::string> corpus_of(const Target& target) {
   std::vector<std::filesystem::path> files;
-  for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(GRAFT_SOURCE_DIR) / "tests/fuzz/corpus" / target.name))
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::filesystem::path(GRAFT_SOURCE_DIR) / "tests/fuzz/corpus" / target.name))
     files.push_back(entry.path());
   std::sort(files.begin(), files.end());
   std::vector<std::string> inputs;
@@ -55,8 +56,25 @@ class Mutator {
   std::size_t below(std::size_t bound) { return philox::bits(seed_, 0x66757a7a, 0, drawn_++) % std::max<std::size_t>(bound, 1); }
 
   void change(std::string& text) {
-    static constexpr std::string_view kPieces[] = {"0", "-1", "1e999", "18446744073709551615", "9223372036854775808", "4294967296", "null", "true", "\"\"", "[]", "{}", "[[", "{\"a\":", "\xff", "\\u0000", "\\ud800", ","};
-    const std::size_t at = below(text.size() + 1), length = std::min(text.size() - at, below(1 + (below(2) != 0 ? 8 : text.size())));
+    static constexpr std::string_view kPieces[] = {"0",
+                                                   "-1",
+                                                   "1e999",
+                                                   "18446744073709551615",
+                                                   "9223372036854775808",
+                                                   "4294967296",
+                                                   "null",
+                                                   "true",
+                                                   "\"\"",
+                                                   "[]",
+                                                   "{}",
+                                                   "[[",
+                                                   "{\"a\":",
+                                                   "\xff",
+                                                   "\\u0000",
+                                                   "\\ud800",
+                                                   ","};
+    const std::size_t at = below(text.size() + 1),
+                      length = std::min(text.size() - at, below(1 + (below(2) != 0 ? 8 : text.size())));
     switch (below(8)) {
       case 0: text.resize(at); break;
       case 1: text.erase(at, length); break;

@@ -108,13 +108,14 @@ TEST(Group, PatternsMatchWholeNames) {
 
 TEST(Group, DefaultsTakeTheDecayFromNormsBiasesAndEmbeddings) {
   const std::vector<optim::Group> groups = optim::default_groups();
-  for (const char* name : {"model.embed_tokens.weight", "model.layers.0.input_layernorm.weight", "model.norm.weight", "fc.bias"}) {
+  for (const char* name : {"model.embed_tokens.weight", "model.layers.0.input_layernorm.weight", "model.norm.weight", "fc.bias",
+                           "transformer.wte.weight", "transformer.wpe.weight", "transformer.h.0.ln_1.weight", "transformer.ln_f.weight"}) {
     const optim::Group* group = optim::detail::group_of(groups, name);
     ASSERT_NE(group, nullptr) << name;
     EXPECT_EQ(group->weight_decay, 0.0) << name;
     EXPECT_EQ(group->lr_scale, 1.0) << name;
   }
-  for (const char* name : {"lm_head.weight", "model.layers.0.mlp.up_proj.weight", "model.layers.0.self_attn.q_proj.weight"})
+  for (const char* name : {"lm_head.weight", "model.layers.0.mlp.up_proj.weight", "model.layers.0.self_attn.q_proj.weight", "transformer.h.0.attn.c_attn.weight"})
     EXPECT_EQ(optim::detail::group_of(groups, name), nullptr) << name;
 }
 

@@ -50,13 +50,15 @@ std::string read_file(const std::filesystem::path& path) {
 
 TEST(Safetensors, ListsNamesDtypesShapesBytesAndMetadata) {
   const TemporaryFolder folder;
-  const std::string header = R"({"b":{"dtype":"F32","shape":[2,3],"data_offsets":[2,26]},"__metadata__":{"format":"pt","by":"hand"},)"
-                             R"("a":{"dtype":"BF16","shape":[],"data_offsets":[0,2]},"none":{"dtype":"I64","shape":[4,0],"data_offsets":[26,26]},)"
-                             R"("rank4":{"dtype":"U8","shape":[1,2,1,3],"data_offsets":[26,32]}}   )";
+  const std::string header =
+      R"({"b":{"dtype":"F32","shape":[2,3],"data_offsets":[2,26]},"__metadata__":{"format":"pt","by":"hand"},)"
+      R"("a":{"dtype":"BF16","shape":[],"data_offsets":[0,2]},"none":{"dtype":"I64","shape":[4,0],"data_offsets":[26,26]},)"
+      R"("rank4":{"dtype":"U8","shape":[1,2,1,3],"data_offsets":[26,32]}}   )";
   write_file(folder / "x.safetensors", with_header(header, 32));
   const Safetensors file(folder / "x.safetensors");
   ASSERT_EQ(file.tensors().size(), 4u);
-  const auto expect = [&](std::size_t i, const std::string& name, const std::string& text, std::int64_t elements, std::size_t first, std::size_t bytes) {
+  const auto expect = [&](std::size_t i, const std::string& name, const std::string& text, std::int64_t elements, std::size_t first,
+                          std::size_t bytes) {
     const StoredTensor& tensor = file.tensors()[i];
     EXPECT_EQ(tensor.name, name);
     EXPECT_EQ(to_string(tensor), text);
@@ -72,7 +74,8 @@ TEST(Safetensors, ListsNamesDtypesShapesBytesAndMetadata) {
   EXPECT_EQ(&file.at("b"), &file.tensors()[1]);
   EXPECT_TRUE(file.contains("rank4"));
   EXPECT_FALSE(file.contains("rank"));
-  EXPECT_EQ(message_of([&] { file.at("rank3"); }), "safetensors \"" + (folder / "x.safetensors").string() + "\": no tensor \"rank3\", did you mean \"rank4\"");
+  EXPECT_EQ(message_of([&] { file.at("rank3"); }),
+            "safetensors \"" + (folder / "x.safetensors").string() + "\": no tensor \"rank3\", did you mean \"rank4\"");
   EXPECT_EQ(file.path(), folder / "x.safetensors");
   EXPECT_EQ(file.files(), std::vector<std::filesystem::path>{folder / "x.safetensors"});
 }
@@ -86,20 +89,26 @@ TEST(Safetensors, UnknownMembersOfATensorArePassedOver) {
 TEST(Safetensors, DamagedFilesAreNamed) {
   EXPECT_EQ(refused("1234567"), "x: is not a safetensors file, it has only 7 bytes");
   EXPECT_EQ(refused(with_header("{}", 0, 3)), "x: its header would have 3 bytes, the file has 10; it is truncated or damaged");
-  EXPECT_EQ(refused(with_header("{}", 0, 100'000'001)), "x: is not a safetensors file: its header would have 100000001 bytes, at most 100000000");
-  EXPECT_EQ(refused(with_header("{}", 0, 100'000'000)), "x: its header would have 100000000 bytes, the file has 10; it is truncated or damaged");
-  EXPECT_EQ(refused(with_header("{}", 0, ~std::uint64_t{0})), "x: is not a safetensors file: its header would have 18446744073709551615 bytes, at most 100000000");
+  EXPECT_EQ(refused(with_header("{}", 0, 100'000'001)),
+            "x: is not a safetensors file: its header would have 100000001 bytes, at most 100000000");
+  EXPECT_EQ(refused(with_header("{}", 0, 100'000'000)),
+            "x: its header would have 100000000 bytes, the file has 10; it is truncated or damaged");
+  EXPECT_EQ(refused(with_header("{}", 0, ~std::uint64_t{0})),
+            "x: is not a safetensors file: its header would have 18446744073709551615 bytes, at most 100000000");
   EXPECT_EQ(refused(" {}", 0), "x: is not a safetensors file: its header does not begin with {");
   EXPECT_EQ(refused("", 0), "x: is not a safetensors file: its header does not begin with {");
   EXPECT_EQ(refused("{", 0), "x: header: is not valid JSON, at byte 2");
   EXPECT_EQ(refused("{} x", 0), "x: header: is not valid JSON, at byte 4");
   EXPECT_EQ(refused("{\"\xff\":1}", 0), "x: header: is not valid JSON, at byte 3");
-  EXPECT_EQ(refused("{\"a\":" + std::string(31, '[') + std::string(31, ']') + "}", 0).substr(0, 30), "x: tensor \"a\": must be an obje");
+  EXPECT_EQ(refused("{\"a\":" + std::string(31, '[') + std::string(31, ']') + "}", 0).substr(0, 30),
+            "x: tensor \"a\": must be an obje");
   EXPECT_EQ(refused("{\"a\":" + std::string(32, '[') + std::string(32, ']') + "}", 0), "x: header: nests deeper than 32");
   EXPECT_EQ(refused("{\"a\":" + std::string(100'000, '['), 0), "x: header: nests deeper than 32");
-  EXPECT_EQ(refused(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1),
-            "x: header: key \"a\" is there twice");
-  EXPECT_EQ(refused(R"({"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1), "x: header: key \"dtype\" is there twice");
+  EXPECT_EQ(
+      refused(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1),
+      "x: header: key \"a\" is there twice");
+  EXPECT_EQ(refused(R"({"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1),
+            "x: header: key \"dtype\" is there twice");
   EXPECT_EQ(refused(R"({"__metadata__":[]})", 0), "x: __metadata__ must be an object, got []");
   EXPECT_EQ(refused(R"({"__metadata__":{"k":1}})", 0), "x: __metadata__ \"k\" must be text, got 1");
 }
@@ -116,18 +125,22 @@ TEST(Safetensors, TensorsThatDoNotFitAreNamed) {
   EXPECT_EQ(one("32", "[1]", "[0,4]"), R"(x: tensor "a": unknown dtype 32)");
   EXPECT_EQ(one(R"("F32")", "1", "[0,4]"), R"(x: tensor "a": its shape must be an array, got 1)");
   for (const char* dim : {"-1", "1.0", "\"1\"", "18446744073709551615", "9223372036854775808"}) {
-    EXPECT_EQ(one(R"("F32")", "[" + std::string(dim) + "]", "[0,4]"), R"(x: tensor "a": a dimension must be a whole number, got )" + std::string(dim));
+    EXPECT_EQ(one(R"("F32")", "[" + std::string(dim) + "]", "[0,4]"),
+              R"(x: tensor "a": a dimension must be a whole number, got )" + std::string(dim));
   }
   EXPECT_EQ(one(R"("F32")", "[9223372036854775807]", "[0,4]"), R"(x: tensor "a": its shape has more elements than can be counted)");
-  EXPECT_EQ(one(R"("F32")", "[4294967296,4294967296]", "[0,4]"), R"(x: tensor "a": its shape has more elements than can be counted)");
+  EXPECT_EQ(one(R"("F32")", "[4294967296,4294967296]", "[0,4]"),
+            R"(x: tensor "a": its shape has more elements than can be counted)");
   EXPECT_EQ(one(R"("F32")", "[4294967296,4294967296,0]", "[0,0]", 0), "no error");
   EXPECT_EQ(one(R"("F4")", "[3]", "[0,1]"), R"(x: tensor "a": does not fill whole bytes)");
   EXPECT_EQ(one(R"("F4")", "[8]", "[0,4]"), "no error");
   EXPECT_EQ(one(R"("F6_E2M3")", "[4]", "[0,3]", 3), "no error");
   for (const char* offsets : {"[0]", "[0,4,4]", "4", "[0,4.0]", "[-4,0]", "[\"0\",4]", "{}"})
-    EXPECT_EQ(one(R"("F32")", "[1]", offsets), R"(x: tensor "a": data_offsets must be two whole numbers, got )" + std::string(offsets));
+    EXPECT_EQ(one(R"("F32")", "[1]", offsets),
+              R"(x: tensor "a": data_offsets must be two whole numbers, got )" + std::string(offsets));
   EXPECT_EQ(one(R"("F32")", "[1]", "[4,0]"), R"(x: tensor "a": ends before it begins, data_offsets are [4,0])");
-  EXPECT_EQ(one(R"("F32")", "[1]", "[0,4]", 3), R"(x: tensor "a": reaches to byte 4 of the data, which has 3; the file is truncated or damaged)");
+  EXPECT_EQ(one(R"("F32")", "[1]", "[0,4]", 3),
+            R"(x: tensor "a": reaches to byte 4 of the data, which has 3; the file is truncated or damaged)");
   EXPECT_EQ(one(R"("F32")", "[1]", "[18446744073709551612,18446744073709551615]"),
             R"(x: tensor "a": reaches to byte 18446744073709551615 of the data, which has 4; the file is truncated or damaged)");
   EXPECT_EQ(one(R"("F32")", "[2]", "[0,4]"), R"(x: tensor "a": F32[2] takes 8 bytes, its data_offsets hold 4)");
@@ -141,7 +154,8 @@ TEST(Safetensors, TensorsThatDoNotFitAreNamed) {
 /// Tensors "a" and "b" of bytes at these offsets.
 std::string two(std::size_t a_begin, std::size_t a_end, std::size_t b_begin, std::size_t b_end, std::size_t data_bytes) {
   const auto entry = [](const std::string& name, std::size_t begin, std::size_t end) {
-    return "\"" + name + R"(":{"dtype":"U8","shape":[)" + std::to_string(end - begin) + R"(],"data_offsets":[)" + std::to_string(begin) + "," + std::to_string(end) + "]}";
+    return "\"" + name + R"(":{"dtype":"U8","shape":[)" + std::to_string(end - begin) + R"(],"data_offsets":[)" +
+           std::to_string(begin) + "," + std::to_string(end) + "]}";
   };
   return refused("{" + entry("a", a_begin, a_end) + "," + entry("b", b_begin, b_end) + "}", data_bytes);
 }
@@ -163,7 +177,8 @@ TEST(Safetensors, EveryByteBelongsToOneTensor) {
 }
 
 TEST(Safetensors, AFileCutAnywhereIsRefused) {
-  const std::string whole = with_header(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[3],"data_offsets":[8,11]}} )", 11);
+  const std::string whole = with_header(
+      R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[3],"data_offsets":[8,11]}} )", 11);
   EXPECT_EQ(refused(whole), "no error");
   for (std::size_t length = 0; length < whole.size(); ++length) EXPECT_NE(refused(whole.substr(0, length)), "no error") << length;
 }
@@ -219,8 +234,14 @@ TEST(Safetensors, WhatIsNoFloatIsNotReadAsOne) {
   const std::vector<std::byte> bytes(16);
   std::vector<float> one(1);
   std::vector<double> wide(1);
-  EXPECT_EQ(message_of([&] { read_values({"ids", "I64", {2}, bytes}, 0, std::span(one)); }), "tensor \"ids\": cannot be read as f32, it is I64[2]");
-  EXPECT_EQ(message_of([&] { read_values({"q", "F8_E4M3", {2}, bytes}, 0, std::span(wide)); }), "tensor \"q\": cannot be read as f64, it is F8_E4M3[2]");
+  EXPECT_EQ(message_of([&] {
+              read_values({"ids", "I64", {2}, bytes}, 0, std::span(one));
+            }),
+            "tensor \"ids\": cannot be read as f32, it is I64[2]");
+  EXPECT_EQ(message_of([&] {
+              read_values({"q", "F8_E4M3", {2}, bytes}, 0, std::span(wide));
+            }),
+            "tensor \"q\": cannot be read as f64, it is F8_E4M3[2]");
   std::vector<std::byte> number = bytes_of(std::vector<double>{0.1});
   read_values({"d", "F64", {1}, number}, 0, std::span(one));
   EXPECT_EQ(one[0], 0.1f);
@@ -250,7 +271,8 @@ TEST(F16, EveryNumberIsReadAndWrittenBack) {
 
 TEST(F16, RoundsToTheNearestTiesToEven) {
   for (std::uint32_t bits = 0; bits < 0x7bffu; ++bits) {  // between this and the next
-    const auto low = static_cast<float>(half_value(bits)), high = static_cast<float>(half_value(bits + 1)), middle = (low + high) / 2;
+    const auto low = static_cast<float>(half_value(bits)), high = static_cast<float>(half_value(bits + 1)),
+               middle = (low + high) / 2;
     const std::uint32_t even = bits % 2 == 0 ? bits : bits + 1;
     for (const float sign : {1.0f, -1.0f}) {
       const std::uint32_t s = sign < 0 ? 0x8000u : 0u;
@@ -269,12 +291,15 @@ TEST(F16, RoundsToTheNearestTiesToEven) {
 
 TEST(Safetensors, WritesTheFormatToTheByte) {
   const TemporaryFolder folder;
-  const std::vector<std::byte> two = bytes_of(std::vector<std::uint16_t>{1, 2}), four = bytes_of(std::vector<float>{1.0f}), eight = bytes_of(std::vector<double>{2.0});
-  const std::vector<StoredTensor> tensors = {{"b", "BF16", {2}, two}, {"z", "F32", {1, 1}, four}, {"a", "F32", {}, four}, {"wide", "F64", {1}, eight}};
+  const std::vector<std::byte> two = bytes_of(std::vector<std::uint16_t>{1, 2}), four = bytes_of(std::vector<float>{1.0f}),
+                               eight = bytes_of(std::vector<double>{2.0});
+  const std::vector<StoredTensor> tensors = {
+      {"b", "BF16", {2}, two}, {"z", "F32", {1, 1}, four}, {"a", "F32", {}, four}, {"wide", "F64", {1}, eight}};
   write_safetensors(folder / "x.safetensors", tensors);
-  const std::string header = R"({"__metadata__":{"format":"pt"},"wide":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},)"
-                             R"("a":{"dtype":"F32","shape":[],"data_offsets":[8,12]},"z":{"dtype":"F32","shape":[1,1],"data_offsets":[12,16]},)"
-                             R"("b":{"dtype":"BF16","shape":[2],"data_offsets":[16,20]}})";
+  const std::string header =
+      R"({"__metadata__":{"format":"pt"},"wide":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},)"
+      R"("a":{"dtype":"F32","shape":[],"data_offsets":[8,12]},"z":{"dtype":"F32","shape":[1,1],"data_offsets":[12,16]},)"
+      R"("b":{"dtype":"BF16","shape":[2],"data_offsets":[16,20]}})";
   const std::string padded = header + std::string((8 - header.size() % 8) % 8, ' ');
   EXPECT_EQ(padded.size() % 8, 0u);
   std::string want = with_header(padded, 0);
@@ -300,7 +325,8 @@ TEST(Safetensors, HeadersOfAnyLengthArePadded) {
 TEST(Safetensors, WhatIsWrittenIsRead) {
   const TemporaryFolder folder;
   const std::vector<std::byte> some = bytes_of(std::vector<std::uint32_t>{0x7fc00001u, 0x80000000u, 1u});
-  const std::vector<StoredTensor> tensors = {{"with \"quotes\" and ü", "F32", {3}, some}, {"", "U32", {3, 1}, some}, {"none", "F16", {0, 7}, {}}};
+  const std::vector<StoredTensor> tensors = {
+      {"with \"quotes\" and ü", "F32", {3}, some}, {"", "U32", {3, 1}, some}, {"none", "F16", {0, 7}, {}}};
   write_safetensors(folder / "x", tensors, {{"key", "värde"}});
   const Safetensors file(folder / "x");
   EXPECT_EQ(file.metadata(), (std::map<std::string, std::string>{{"key", "värde"}}));
@@ -316,7 +342,9 @@ TEST(Safetensors, WhatDoesNotFitIsNotWritten) {
   write_file(folder / "x", "old");
   const std::vector<std::byte> four(4);
   const std::string file = "safetensors \"" + (folder / "x").string() + "\": ";
-  const auto refused_tensors = [&](const std::vector<StoredTensor>& tensors) { return message_of([&] { write_safetensors(folder / "x", tensors); }); };
+  const auto refused_tensors = [&](const std::vector<StoredTensor>& tensors) {
+    return message_of([&] { write_safetensors(folder / "x", tensors); });
+  };
   EXPECT_EQ(refused_tensors({{"a", "F32", {1}, four}, {"a", "F32", {1}, four}}), file + "tensor \"a\": the name is taken");
   EXPECT_EQ(refused_tensors({{"__metadata__", "F32", {1}, four}}), file + "tensor \"__metadata__\": the name is taken");
   EXPECT_EQ(refused_tensors({{"a", "F31", {1}, four}}), file + "tensor \"a\": unknown dtype \"F31\"");
@@ -347,7 +375,9 @@ struct Shards {
 TEST(Safetensors, ShardsAreReadByTheirIndex) {
   const TemporaryFolder folder;
   Shards shards(folder);
-  EXPECT_EQ(shards.load(R"({"metadata":{"total_size":12},"weight_map":{"a":"2.safetensors","b":"1.safetensors","c":"2.safetensors"}})"), "no error");
+  EXPECT_EQ(
+      shards.load(R"({"metadata":{"total_size":12},"weight_map":{"a":"2.safetensors","b":"1.safetensors","c":"2.safetensors"}})"),
+      "no error");
   ASSERT_EQ(shards.file->tensors().size(), 3u);
   for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(shards.file->tensors()[i].name, std::string(1, static_cast<char>('a' + i)));
   EXPECT_EQ(shards.file->files(), (std::vector<std::filesystem::path>{folder / "1.safetensors", folder / "2.safetensors"}));
@@ -361,17 +391,21 @@ TEST(Safetensors, AnIndexThatDoesNotFitIsNamed) {
   Shards shards(folder);
   const std::string index = "safetensors index \"" + (folder / "model.safetensors.index.json").string() + "\": ";
   const std::string second = "safetensors \"" + (folder / "2.safetensors").string() + "\": ";
-  EXPECT_EQ(shards.load(R"({"weight_map":{"b":"1.safetensors","c":"2.safetensors"}})"), second + "tensor \"a\" is not in the index");
-  EXPECT_EQ(shards.load(R"({"weight_map":{"a":"1.safetensors","b":"1.safetensors","c":"2.safetensors"}})"), second + "tensor \"a\" is in 1.safetensors by the index");
+  EXPECT_EQ(shards.load(R"({"weight_map":{"b":"1.safetensors","c":"2.safetensors"}})"),
+            second + "tensor \"a\" is not in the index");
+  EXPECT_EQ(shards.load(R"({"weight_map":{"a":"1.safetensors","b":"1.safetensors","c":"2.safetensors"}})"),
+            second + "tensor \"a\" is in 1.safetensors by the index");
   EXPECT_EQ(shards.load(R"({"weight_map":{"a":"2.safetensors","b":"1.safetensors","c":"2.safetensors","d":"1.safetensors"}})"),
             index + "tensor \"d\" is not in 1.safetensors");
-  EXPECT_EQ(shards.load(R"({"weight_map":{"a":"3.safetensors"}})"), "file \"" + (folder / "3.safetensors").string() + "\": cannot open: No such file or directory");
+  EXPECT_EQ(shards.load(R"({"weight_map":{"a":"3.safetensors"}})"),
+            "file \"" + (folder / "3.safetensors").string() + "\": cannot open: No such file or directory");
   EXPECT_EQ(shards.load("[]"), index + "has no object \"weight_map\"");
   EXPECT_EQ(shards.load("{}"), index + "has no object \"weight_map\"");
   EXPECT_EQ(shards.load(R"({"weight_map":[]})"), index + "has no object \"weight_map\"");
   EXPECT_EQ(shards.load("{"), index.substr(0, index.size() - 2) + ": is not valid JSON, at byte 2");
   for (const char* name : {"\"../1.safetensors\"", "\"/etc/passwd\"", "\"..\"", "\".\"", "\"\"", "7", "\"a\\u0000b\""})
-    EXPECT_EQ(shards.load(R"({"weight_map":{"a":)" + std::string(name) + "}}"), index + "tensor \"a\": must name a file of the same folder, got " + name);
+    EXPECT_EQ(shards.load(R"({"weight_map":{"a":)" + std::string(name) + "}}"),
+              index + "tensor \"a\": must name a file of the same folder, got " + name);
 }
 
 }  // namespace

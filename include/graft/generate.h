@@ -44,6 +44,7 @@ struct Decoder {
   std::function<Value(Graph& graph, std::int64_t sequences, std::int64_t max_seq, const nn::DecodeStep& step)> record;
   std::int64_t vocab_size = 0;
   Decoder(const nn::LlamaConfig& config);  // NOLINT(google-explicit-constructor): a configuration is a decoder
+  Decoder(const nn::Gpt2Config& config);   // NOLINT(google-explicit-constructor)
 };
 
 struct GeneratorOptions {

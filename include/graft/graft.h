@@ -8,6 +8,7 @@
 #include "graft/generate.h"
 #include "graft/gradient_check.h"
 #include "graft/graph.h"
+#include "graft/hf.h"
 #include "graft/inspect.h"
 #include "graft/lora.h"
 #include "graft/nn.h"

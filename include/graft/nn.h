@@ -174,4 +174,52 @@ struct Llama {
   std::int64_t parameter_count() const;
 };
 
+struct Gpt2Config {
+  std::int64_t vocab_size = 0;
+  std::int64_t max_positions = 1024;  ///< tokens of a sequence, at most: rows of the table of positions
+  std::int64_t hidden_size = 768;
+  std::int64_t intermediate_size = 0;  ///< 0: 4 · hidden_size
+  std::int64_t num_layers = 12;
+  std::int64_t num_heads = 12;
+  double norm_eps = 1e-5;
+  UnaryFn activation = UnaryFn::gelu_tanh;
+  bool tie_embeddings = true;  ///< the output head is the embedding, transposed
+  double dropout = 0.0;        ///< on embeddings and both residual branches, in forward only
+};
+
+/// x + attn(ln_1(x)), then + mlp(ln_2(·)), pre-norm as GPT-2 (Radford et al. 2019): {name}.ln_1, .attn.c_attn [hidden, 3·hidden] (q, k
+/// and v side by side), .attn.c_proj, .ln_2, .mlp.c_fc, .mlp.c_proj, each with .weight and .bias.
+struct Gpt2Block {
+  LayerNorm ln_1, ln_2;
+  Linear c_attn, attn_c_proj, c_fc, mlp_c_proj;
+  std::int64_t num_heads = 0;
+  UnaryFn activation = UnaryFn::gelu_tanh;
+  double dropout = 0.0;
+  Gpt2Block() = default;
+  Gpt2Block(Graph& graph, std::string_view name, const Gpt2Config& config);
+  Value forward(Graph& graph, Value x, const Segments& segments = {}) const;
+  Value decode(Graph& graph, Value x, KvCache& cache, const DecodeStep& step) const;
+};
+
+/// A decoder as in Hugging Face's GPT2LMHeadModel, with its parameter names: transformer.wte, transformer.wpe, transformer.h.N.…,
+/// transformer.ln_f, lm_head (if not tied). Throws Error naming the field when the sizes do not fit.
+struct Gpt2 {
+  Gpt2Config config;
+  Embedding wte, wpe;
+  std::vector<Gpt2Block> layers;
+  LayerNorm ln_f;
+  Linear lm_head;  ///< without values if tied
+
+  Gpt2(Graph& graph, const Gpt2Config& config);
+  /// ids u32 [n] → logits [n, vocab_size]. Sequences are stacked as `segments` says; packed ones need `positions`, u32 [n], the place of
+  /// each token in its sequence. Throws Error when a sequence is longer than max_positions.
+  Value forward(Graph& graph, Value ids, const Segments& segments = {}, Value positions = {}) const;
+  /// Declares one cache a layer: cache.N.k, cache.N.v; max_seq rows for each sequence, stacked.
+  std::vector<KvCache> make_caches(Graph& graph, std::int64_t max_seq) const;
+  /// → logits [n·t, vocab_size], or of step.rows
+  Value decode(Graph& graph, std::vector<KvCache>& caches, const DecodeStep& step) const;
+  /// Number of weights, tied ones once.
+  std::int64_t parameter_count() const;
+};
+
 }  // namespace graft::nn

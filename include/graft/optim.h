@@ -18,7 +18,7 @@ struct Group {
   double lr_scale = 1.0;
 };
 
-/// No decay on norms, biases and embeddings: "*norm*", "*.bias", "*embed*".
+/// No decay on norms, biases and embeddings: "*norm*", "*.ln_*", "*.bias", "*embed*", "*.wte.*", "*.wpe.*".
 std::vector<Group> default_groups();
 
 struct UpdateOptions {

@@ -10,7 +10,8 @@ struct F16 {
 };
 
 inline float to_float(F16 x) {
-  const std::uint32_t sign = static_cast<std::uint32_t>(x.bits & 0x8000u) << 16, exponent = (x.bits >> 10) & 0x1fu, fraction = x.bits & 0x3ffu;
+  const std::uint32_t sign = static_cast<std::uint32_t>(x.bits & 0x8000u) << 16, exponent = (x.bits >> 10) & 0x1fu,
+                      fraction = x.bits & 0x3ffu;
   if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | fraction << 13);
   if (exponent != 0) return std::bit_cast<float>(sign | (exponent + 112) << 23 | fraction << 13);
   const float magnitude = static_cast<float>(fraction) * 0x1p-24f;  // subnormal

@@ -8,7 +8,7 @@
 namespace graft::hf::detail {
 namespace {
 
-constexpr std::size_t kDeepest = 32, kMostKeys = 10'000;
+constexpr std::size_t kDeepest = 32, kMostKeys = 2'000;
 
 template <class J>
 J parse(std::string_view text, const std::string& what, std::size_t most_keys) {
@@ -25,7 +25,8 @@ J parse(std::string_view text, const std::string& what, std::size_t most_keys) {
       case Event::array_end: open.pop_back(); break;
       case Event::key:
         if (open.back().size() == most_keys) throw Error(what + ": an object has more than " + std::to_string(most_keys) + " keys");
-        if (!open.back().insert(parsed.template get<std::string>()).second) throw Error(what + ": key " + shown(parsed) + " is there twice");
+        if (!open.back().insert(parsed.template get<std::string>()).second)
+          throw Error(what + ": key " + shown(parsed) + " is there twice");
         break;
       case Event::value: break;
     }
@@ -43,6 +44,8 @@ J parse(std::string_view text, const std::string& what, std::size_t most_keys) {
 }  // namespace
 
 Json parse_json(std::string_view text, const std::string& what) { return parse<Json>(text, what, kMostKeys); }
-SortedJson parse_sorted_json(std::string_view text, const std::string& what) { return parse<SortedJson>(text, what, static_cast<std::size_t>(-1)); }
+SortedJson parse_sorted_json(std::string_view text, const std::string& what) {
+  return parse<SortedJson>(text, what, static_cast<std::size_t>(-1));
+}
 
 }  // namespace graft::hf::detail

@@ -32,7 +32,8 @@ std::size_t bytes_of(std::string_view dtype, std::span<const std::int64_t> shape
 
 /// write_safetensors with bytes that are made one tensor at a time, in the order they are written: `fill` gives those of tensors[i],
 /// whose own `bytes` are not looked at.
-void write_safetensors(const std::filesystem::path& file, std::span<const StoredTensor> tensors, const std::map<std::string, std::string>& metadata,
+void write_safetensors(const std::filesystem::path& file, std::span<const StoredTensor> tensors,
+                       const std::map<std::string, std::string>& metadata,
                        const std::function<std::span<const std::byte>(std::size_t i)>& fill);
 
 }  // namespace graft::hf::detail

@@ -24,10 +24,11 @@ struct Word {
   std::string_view name;
   int bits;
 };
-constexpr std::array kDtypes = {Word{"BOOL", 8},     Word{"F4", 4},        Word{"F6_E2M3", 6},     Word{"F6_E3M2", 6},     Word{"U8", 8},    Word{"I8", 8},
-                                Word{"F8_E5M2", 8},  Word{"F8_E4M3", 8},   Word{"F8_E8M0", 8},     Word{"F8_E4M3FNUZ", 8}, Word{"F8_E5M2FNUZ", 8},
-                                Word{"I16", 16},     Word{"U16", 16},      Word{"F16", 16},        Word{"BF16", 16},       Word{"I32", 32},  Word{"U32", 32},
-                                Word{"F32", 32},     Word{"C64", 64},      Word{"F64", 64},        Word{"I64", 64},        Word{"U64", 64}};
+constexpr std::array kDtypes = {
+    Word{"BOOL", 8},    Word{"F4", 4},      Word{"F6_E2M3", 6}, Word{"F6_E3M2", 6},     Word{"U8", 8},          Word{"I8", 8},
+    Word{"F8_E5M2", 8}, Word{"F8_E4M3", 8}, Word{"F8_E8M0", 8}, Word{"F8_E4M3FNUZ", 8}, Word{"F8_E5M2FNUZ", 8}, Word{"I16", 16},
+    Word{"U16", 16},    Word{"F16", 16},    Word{"BF16", 16},   Word{"I32", 32},        Word{"U32", 32},        Word{"F32", 32},
+    Word{"C64", 64},    Word{"F64", 64},    Word{"I64", 64},    Word{"U64", 64}};
 
 /// A whole number of the header, at most `most`.
 std::optional<std::uint64_t> whole(const SortedJson& value, std::uint64_t most) {
@@ -53,19 +54,25 @@ std::vector<std::int64_t> parse_shape(const SortedJson& json, const std::string&
   return shape;
 }
 
-StoredTensor parse_tensor(const std::string& name, const SortedJson& entry, std::span<const std::byte> data, const std::string& what) {
+StoredTensor parse_tensor(const std::string& name, const SortedJson& entry, std::span<const std::byte> data,
+                          const std::string& what) {
   if (!entry.is_object()) throw Error(what + "must be an object, got " + shown(entry));
   const SortedJson &dtype = member(entry, "dtype", what), &offsets = member(entry, "data_offsets", what);
   if (!dtype.is_string() || bits_of(dtype.get<std::string>()) == 0) throw Error(what + "unknown dtype " + shown(dtype));
   StoredTensor tensor{name, dtype.get<std::string>(), parse_shape(member(entry, "shape", what), what), {}};
-  if (!offsets.is_array() || offsets.size() != 2) throw Error(what + "data_offsets must be two whole numbers, got " + shown(offsets));
-  const auto begin = whole(offsets[0], std::numeric_limits<std::uint64_t>::max()), end = whole(offsets[1], std::numeric_limits<std::uint64_t>::max());
+  if (!offsets.is_array() || offsets.size() != 2)
+    throw Error(what + "data_offsets must be two whole numbers, got " + shown(offsets));
+  const auto begin = whole(offsets[0], std::numeric_limits<std::uint64_t>::max()),
+             end = whole(offsets[1], std::numeric_limits<std::uint64_t>::max());
   if (!begin || !end) throw Error(what + "data_offsets must be two whole numbers, got " + shown(offsets));
   if (*begin > *end) throw Error(what + "ends before it begins, data_offsets are " + shown(offsets));
   if (*end > data.size())
-    throw Error(what + "reaches to byte " + std::to_string(*end) + " of the data, which has " + std::to_string(data.size()) + "; the file is truncated or damaged");
+    throw Error(what + "reaches to byte " + std::to_string(*end) + " of the data, which has " + std::to_string(data.size()) +
+                "; the file is truncated or damaged");
   const std::size_t bytes = bytes_of(tensor.dtype, tensor.shape, what);
-  if (*end - *begin != bytes) throw Error(what + to_string(tensor) + " takes " + std::to_string(bytes) + " bytes, its data_offsets hold " + std::to_string(*end - *begin));
+  if (*end - *begin != bytes)
+    throw Error(what + to_string(tensor) + " takes " + std::to_string(bytes) + " bytes, its data_offsets hold " +
+                std::to_string(*end - *begin));
   tensor.bytes = data.subspan(*begin, bytes);
   return tensor;
 }
@@ -109,12 +116,15 @@ std::size_t bytes_of(std::string_view dtype, std::span<const std::int64_t> shape
 ParsedFile parse_safetensors(std::span<const std::byte> file, const std::string& what) {
   const std::string begin = what + ": ";
   std::uint64_t header_size = 0;
-  if (file.size() < sizeof header_size) throw Error(begin + "is not a safetensors file, it has only " + std::to_string(file.size()) + " bytes");
+  if (file.size() < sizeof header_size)
+    throw Error(begin + "is not a safetensors file, it has only " + std::to_string(file.size()) + " bytes");
   std::memcpy(&header_size, file.data(), sizeof header_size);
   if (header_size > kMostHeaderBytes)
-    throw Error(begin + "is not a safetensors file: its header would have " + std::to_string(header_size) + " bytes, at most " + std::to_string(kMostHeaderBytes));
+    throw Error(begin + "is not a safetensors file: its header would have " + std::to_string(header_size) + " bytes, at most " +
+                std::to_string(kMostHeaderBytes));
   if (header_size > file.size() - sizeof header_size)
-    throw Error(begin + "its header would have " + std::to_string(header_size) + " bytes, the file has " + std::to_string(file.size()) + "; it is truncated or damaged");
+    throw Error(begin + "its header would have " + std::to_string(header_size) + " bytes, the file has " +
+                std::to_string(file.size()) + "; it is truncated or damaged");
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + sizeof header_size, header_size);
   if (!text.starts_with('{')) throw Error(begin + "is not a safetensors file: its header does not begin with {");
   const std::span<const std::byte> data = file.subspan(sizeof header_size + header_size);
@@ -141,13 +151,14 @@ ParsedFile parse_safetensors(std::span<const std::byte> file, const std::string&
 
 std::map<std::string, std::string> parse_index(std::string_view text, const std::string& what) {
   const SortedJson json = parse_sorted_json(text, what);
-  if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object()) throw Error(what + ": has no object \"weight_map\"");
+  if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object())
+    throw Error(what + ": has no object \"weight_map\"");
   std::map<std::string, std::string> files;
   for (const auto& [name, file] : json["weight_map"].items()) {
     const auto* text_of = file.template get_ptr<const std::string*>();
     // Nothing outside of the folder.
-    const bool plain = text_of != nullptr && !text_of->empty() && *text_of != "." && *text_of != ".." && text_of->find('/') == std::string::npos &&
-                       text_of->find('\0') == std::string::npos;
+    const bool plain = text_of != nullptr && !text_of->empty() && *text_of != "." && *text_of != ".." &&
+                       text_of->find('/') == std::string::npos && text_of->find('\0') == std::string::npos;
     if (!plain) throw Error(what + ": tensor \"" + name + "\": must name a file of the same folder, got " + shown(file));
     files[name] = *text_of;
   }
@@ -188,7 +199,8 @@ void read_any(const StoredTensor& tensor, std::int64_t first, std::span<To> to) 
   const auto size = static_cast<std::int64_t>(to.size());
   const std::string what = "tensor \"" + tensor.name + "\": ";
   if (first < 0 || first > tensor.elements() || size > tensor.elements() - first) {
-    throw Error(what + "elements " + std::to_string(first) + " to " + std::to_string(first + size) + " are not in " + to_string(tensor));
+    throw Error(what + "elements " + std::to_string(first) + " to " + std::to_string(first + size) + " are not in " +
+                to_string(tensor));
   }
   const std::byte* from = tensor.bytes.data() + first * detail::bits_of(tensor.dtype) / 8;
   const std::string& d = tensor.dtype;
@@ -245,7 +257,8 @@ Safetensors::Safetensors(const std::filesystem::path& path) {
       if (sharded) {
         const auto found = index.find(tensor.name);
         if (found == index.end()) throw Error(what + ": tensor \"" + tensor.name + "\" is not in the index");
-        if (found->second != file.filename()) throw Error(what + ": tensor \"" + tensor.name + "\" is in " + found->second + " by the index");
+        if (found->second != file.filename())
+          throw Error(what + ": tensor \"" + tensor.name + "\" is in " + found->second + " by the index");
       }
       tensors_.push_back(std::move(tensor));
     }
@@ -258,7 +271,8 @@ Safetensors::Safetensors(const std::filesystem::path& path) {
 }
 
 const StoredTensor* Safetensors::find(std::string_view name) const {
-  const auto found = std::lower_bound(tensors_.begin(), tensors_.end(), name, [](const StoredTensor& t, std::string_view n) { return t.name < n; });
+  const auto found = std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                                      [](const StoredTensor& t, std::string_view n) { return t.name < n; });
   return found != tensors_.end() && found->name == name ? &*found : nullptr;
 }
 

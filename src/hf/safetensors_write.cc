@@ -10,7 +10,8 @@
 
 namespace graft::hf {
 namespace detail {
-void write_safetensors(const std::filesystem::path& file, std::span<const StoredTensor> tensors, const std::map<std::string, std::string>& metadata,
+void write_safetensors(const std::filesystem::path& file, std::span<const StoredTensor> tensors,
+                       const std::map<std::string, std::string>& metadata,
                        const std::function<std::span<const std::byte>(std::size_t i)>& fill) {
   const std::string what = "safetensors \"" + file.string() + "\": ";
   std::vector<std::size_t> order(tensors.size());
@@ -24,7 +25,9 @@ void write_safetensors(const std::filesystem::path& file, std::span<const Stored
   std::string text = "{";
   std::vector<std::size_t> sizes;
   try {
-    const auto member = [&](const std::string& key, const Json& value) { text += (text.size() > 1 ? "," : "") + Json(key).dump() + ":" + value.dump(); };
+    const auto member = [&](const std::string& key, const Json& value) {
+      text += (text.size() > 1 ? "," : "") + Json(key).dump() + ":" + value.dump();
+    };
     if (!metadata.empty()) member("__metadata__", metadata);
     std::set<std::string_view> names{"__metadata__"};
     std::size_t at = 0;
@@ -42,7 +45,8 @@ void write_safetensors(const std::filesystem::path& file, std::span<const Stored
     throw Error(what + "a name is not UTF-8");
   }
   text.append((8 - text.size() % 8) % 8, ' ');  // the data begins at a multiple of 8
-  if (text.size() > kMostHeaderBytes) throw Error(what + "the header has " + std::to_string(text.size()) + " bytes, at most " + std::to_string(kMostHeaderBytes));
+  if (text.size() > kMostHeaderBytes)
+    throw Error(what + "the header has " + std::to_string(text.size()) + " bytes, at most " + std::to_string(kMostHeaderBytes));
 
   graft::detail::AtomicFile out(file);
   const std::uint64_t header_size = text.size();
@@ -51,8 +55,8 @@ void write_safetensors(const std::filesystem::path& file, std::span<const Stored
   for (std::size_t k = 0; k < order.size(); ++k) {
     const std::span<const std::byte> bytes = fill(order[k]);
     if (bytes.size() != sizes[k]) {
-      throw Error(what + "tensor \"" + tensors[order[k]].name + "\": " + to_string(tensors[order[k]]) + " takes " + std::to_string(sizes[k]) + " bytes, got " +
-                  std::to_string(bytes.size()));
+      throw Error(what + "tensor \"" + tensors[order[k]].name + "\": " + to_string(tensors[order[k]]) + " takes " +
+                  std::to_string(sizes[k]) + " bytes, got " + std::to_string(bytes.size()));
     }
     out.write(bytes);
   }
@@ -61,7 +65,8 @@ void write_safetensors(const std::filesystem::path& file, std::span<const Stored
 
 }  // namespace detail
 
-void write_safetensors(const std::filesystem::path& file, std::span<const StoredTensor> tensors, const std::map<std::string, std::string>& metadata) {
+void write_safetensors(const std::filesystem::path& file, std::span<const StoredTensor> tensors,
+                       const std::map<std::string, std::string>& metadata) {
   detail::write_safetensors(file, tensors, metadata, [&](std::size_t i) { return tensors[i].bytes; });
 }
 

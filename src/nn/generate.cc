@@ -30,6 +30,18 @@ Decoder::Decoder(const nn::LlamaConfig& config)
       }),
       vocab_size(config.vocab_size) {}
 
+Decoder::Decoder(const nn::Gpt2Config& config)
+    : record([config](Graph& graph, std::int64_t sequences, std::int64_t max_seq, const nn::DecodeStep& step) {
+        if (max_seq > config.max_positions) {
+          throw Error("generator: max_seq is " + std::to_string(max_seq) + ", the model has " + std::to_string(config.max_positions) +
+                      " positions");
+        }
+        const nn::Gpt2 model(graph, config);
+        std::vector<nn::KvCache> caches = model.make_caches(graph, sequences * max_seq);
+        return model.decode(graph, caches, step);
+      }),
+      vocab_size(config.vocab_size) {}
+
 struct Generator::Impl {
   using Tokens = std::vector<std::uint32_t>;
   using Each = std::function<bool(std::size_t, std::uint32_t)>;

@@ -22,13 +22,11 @@ void fuzz_safetensors(std::span<const std::byte> input) {
       }
     }
     GRAFT_ASSERT(bytes < input.size());
-  } catch (const Error&) {
-  }
+  } catch (const Error&) {}
   try {
     const std::string_view text(reinterpret_cast<const char*>(input.data()), input.size());
     for (const auto& [tensor, file] : hf::detail::parse_index(text, "x")) GRAFT_ASSERT(file.find('/') == std::string::npos);
-  } catch (const Error&) {
-  }
+  } catch (const Error&) {}
 }
 
 }  // namespace graft::fuzz

@@ -8,6 +8,7 @@
 /// mutations of it.
 #define GRAFT_FUZZ_TARGETS(TARGET) \
   TARGET(checkpoint, 2'000)      \
+  TARGET(hf_config, 10'000)      \
   TARGET(safetensors, 20'000)
 
 namespace graft::fuzz {
