@@ -352,6 +352,8 @@ TEST(Safetensors, WhatDoesNotFitIsNotWritten) {
   EXPECT_EQ(refused_tensors({{"a", "F32", {-1}, four}}), file + "tensor \"a\": a dimension must not be negative, got -1");
   EXPECT_EQ(refused_tensors({{"\xff", "F32", {1}, four}}), file + "a name is not UTF-8");
   EXPECT_EQ(read_file(folder / "x"), "old");
+  EXPECT_EQ(message_of([&] { write_safetensors(folder / "no/x", {}); }),
+            "safetensors \"" + (folder / "no/x").string() + "\": cannot write: cannot open its folder: No such file or directory");
   EXPECT_EQ(folder.names(), std::vector<std::string>{"x"});
 }
 

@@ -48,7 +48,7 @@ void write_safetensors(const std::filesystem::path& file, std::span<const Stored
   if (text.size() > kMostHeaderBytes)
     throw Error(what + "the header has " + std::to_string(text.size()) + " bytes, at most " + std::to_string(kMostHeaderBytes));
 
-  graft::detail::AtomicFile out(file);
+  graft::detail::AtomicFile out(file, "safetensors");
   const std::uint64_t header_size = text.size();
   out.write(std::as_bytes(std::span(&header_size, 1)));
   out.write(std::as_bytes(std::span(text)));

@@ -76,7 +76,7 @@ class NewFiles {
     return folder_ / name;
   }
   void write(const std::string& name, const std::string& text) {
-    graft::detail::AtomicFile file(add(name));
+    graft::detail::AtomicFile file(add(name), "model");
     file.write(std::as_bytes(std::span(text)));
     file.commit();
   }

@@ -11,7 +11,7 @@
 #include <string_view>
 #include <system_error>
 
-#include "src/io/errors.h"
+#include "graft/error.h"
 
 namespace graft::detail {
 namespace {
@@ -36,18 +36,13 @@ bool is_temporary_name(std::string_view name) {
   return digits(numbers.substr(0, dash)) && digits(numbers.substr(dash + 1));
 }
 
-void sync_folder(int folder, const std::filesystem::path& file) {
-  // Some file systems cannot sync a folder, and say so.
-  if (::fsync(folder) != 0 && errno != EINVAL && errno != ENOTSUP) fail(file, "cannot sync the folder it is in", errno);
-}
-
 }  // namespace
 
 std::filesystem::path folder_of(const std::filesystem::path& file) {
   return file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
 }
 
-AtomicFile::AtomicFile(std::filesystem::path file) : file_(std::move(file)) {
+AtomicFile::AtomicFile(std::filesystem::path file, std::string kind) : kind_(std::move(kind)), file_(std::move(file)) {
   if (!file_.has_filename()) fail(file_, "is not the name of a file");
   std::error_code ignored;
   if (std::filesystem::is_directory(file_, ignored)) fail(file_, "cannot write: a folder of that name is there");
@@ -69,6 +64,10 @@ AtomicFile::AtomicFile(std::filesystem::path file) : file_(std::move(file)) {
     // Whoever removes stale temporaries may have come between creation and lock.
     if (::fstat(out_.get(), &status) != 0 || status.st_nlink == 0) out_ = Descriptor();
   }
+}
+
+void AtomicFile::fail(const std::filesystem::path& file, const std::string& what, int error) const {
+  throw Error(kind_ + " \"" + file.string() + "\": " + what + (error != 0 ? ": " + std::generic_category().message(error) : ""));
 }
 
 AtomicFile::~AtomicFile() {
@@ -110,7 +109,8 @@ void AtomicFile::commit() {
   // Still open, and so locked: it is no stale temporary to anyone until it has its name.
   if (::rename(temporary_.c_str(), file_.c_str()) != 0) fail(file_, "cannot write: cannot rename its temporary file", errno);
   temporary_.clear();
-  sync_folder(folder_.get(), file_);
+  // Some file systems cannot sync a folder, and say so.
+  if (::fsync(folder_.get()) != 0 && errno != EINVAL && errno != ENOTSUP) fail(file_, "cannot sync the folder it is in", errno);
 }
 
 void remove_stale_temporaries(const std::filesystem::path& folder) {

@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <span>
+#include <string>
 
 #include "src/io/descriptor.h"
 
@@ -11,7 +12,8 @@ namespace graft::detail {
 /// commit(), or when anything fails, that temporary is removed. Throws Error naming the file, the operation and the reason.
 class AtomicFile {
  public:
-  explicit AtomicFile(std::filesystem::path file);
+  /// `kind`: what errors call the file, as in `checkpoint "file": cannot write`.
+  explicit AtomicFile(std::filesystem::path file, std::string kind = "checkpoint");
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -25,7 +27,9 @@ class AtomicFile {
   void commit();
 
  private:
+  [[noreturn]] void fail(const std::filesystem::path& file, const std::string& what, int error = 0) const;
   void sync();
+  std::string kind_;
   std::filesystem::path file_, temporary_;
   Descriptor folder_, out_;  // out_ is locked while open, which tells a temporary in use from a stale one
 };
