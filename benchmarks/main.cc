@@ -60,7 +60,7 @@ void write_text(const std::filesystem::path& file, const std::string& text) {
   if (!out.flush()) throw graft::Error("cannot write \"" + file.string() + "\"");
 }
 
-const std::vector<std::string> kBenches = {"step", "scaling", "attention", "gemm", "memory", "decode", "start", "save"};
+const std::vector<std::string> kBenches = {"step", "scaling", "attention", "gemm", "memory", "decode", "tokenizer", "start", "save"};
 
 int run(int argc, char** argv) {
   CLI::App app{"Benchmarks of graft on the cpu backend. Both sides of a comparison alternate in one run; figures are medians."};
@@ -132,6 +132,7 @@ int run(int argc, char** argv) {
   if (wants("gemm")) add(bench_gemm(settings));
   if (wants("attention")) add(bench_attention(settings));
   if (wants("decode")) add(bench_decode(settings));
+  if (wants("tokenizer")) add(bench_tokenizer(settings));
   if (wants("scaling")) add(bench_scaling(settings));
   if (wants("save")) add(bench_save(settings));
   if (wants("step")) {

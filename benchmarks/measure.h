@@ -59,6 +59,8 @@ std::vector<Row> bench_scaling(const Settings& settings);
 std::vector<Row> bench_attention(const Settings& settings);
 std::vector<Row> bench_gemm(const Settings& settings);
 std::vector<Row> bench_decode(const Settings& settings);
+/// Encoding a text of 8 MB on one thread, beside the tokenizers package of a peer that has it.
+std::vector<Row> bench_tokenizer(const Settings& settings);
 /// Peak resident memory of a process that trains config L for three steps; the peer's has run nothing else.
 std::vector<Row> bench_memory(const Settings& settings, const std::string& self);
 /// From the start of a process to the end of its first training step, config S.

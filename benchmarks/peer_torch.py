@@ -3,9 +3,11 @@
 describe                         versions
 step {json} | compiled {json}    sets up a training step of a Llama-style model (eager, or torch.compile)
 attention {json}                 sets up scaled_dot_product_attention, forward and backward
+tokenize {json}                  sets up encoding the text of a file by the tokenizers package; answers its version
 run                              one run of what was set up: its seconds
 memory                           peak resident bytes of this process
 """
+import functools
 import json
 import resource
 import sys
@@ -155,6 +157,15 @@ def main():
             elif command == "attention":
                 run = attention(json.loads(rest))
                 answer = "ready"
+            elif command == "tokenize":
+                import tokenizers
+
+                files = json.loads(rest)
+                tokenizer = tokenizers.Tokenizer.from_file(files["tokenizer"])
+                with open(files["text"], encoding="utf-8", newline="") as file:
+                    text = file.read()
+                run = functools.partial(tokenizer.encode, text)
+                answer = f"tokenizers {tokenizers.__version__}"
             elif command == "run":
                 start = time.perf_counter()
                 run()

@@ -44,21 +44,22 @@ int run(int argc, char** argv) {
   const fs::path file = checkpoint_file(checkpoint);
   const Checkpoint loaded = read_checkpoint(file);
   const RunConfig config = run_config_of(loaded.config, file.string());
-  const ByteVocabulary vocabulary = vocabulary_of(config);
+  const Tokenizer tokenizer = tokenizer_of(config);
   const std::unique_ptr<Backend> backend = make_backend(device, threads);
   Generator generator(model_of(config), *backend, {.max_seq = max_seq > 0 ? max_seq : std::max<std::int64_t>(2, config.context)});
   generator.restore(loaded);
 
   std::vector<std::uint32_t> ids;
   try {
-    ids = vocabulary.encode(prompt);
+    ids = tokenizer.encode(prompt);
   } catch (const Error& error) {
     throw Error(std::string("--prompt: ") + error.what());
   }
   std::fputs(prompt.c_str(), stdout);
   const auto start = std::chrono::steady_clock::now();
   generator.generate(ids, tokens, sampling, [&](std::uint32_t token) {
-    std::fputs(vocabulary.decode(std::span(&token, 1)).c_str(), stdout);
+    const std::string bytes = tokenizer.decode(std::span(&token, 1));
+    std::fwrite(bytes.data(), 1, bytes.size(), stdout);
     std::fflush(stdout);
     return true;
   });

@@ -30,6 +30,40 @@ std::uint64_t hash_of(std::string_view text) {
   return h;
 }
 
+/// What is trained on: a text, or a file of tokens.
+struct Material {
+  std::string name, description;  ///< for messages
+  std::uint64_t hash = 0;
+  std::string text;
+  std::unique_ptr<TokenFile> file;
+};
+
+/// Opens it; a run without a tokenizer gets the vocabulary of its bytes.
+Material material_of(RunConfig& run) {
+  Material made;
+  if (!run.tokens.empty()) {
+    made.name = "--tokens \"" + run.tokens + "\"";
+    made.file = std::make_unique<TokenFile>(run.tokens);
+    made.hash = made.file->hash();
+    run.tokenizer = made.file->tokenizer_json();
+    made.description = run.tokens + ": " + grouped(static_cast<long long>(made.file->tokens().size())) + " tokens";
+  } else {
+    made.name = "--text \"" + run.text + "\"";
+    made.text = gather_text(run.text);
+    made.hash = hash_of(made.text);
+    made.description = run.text + ": " + grouped(static_cast<long long>(made.text.size())) + " bytes";
+  }
+  if (run.tokenizer.empty()) {
+    run.vocabulary.clear();
+    const ByteVocabulary bytes = ByteVocabulary::of(made.text);
+    for (char byte : bytes.bytes()) run.vocabulary.push_back(static_cast<unsigned char>(byte));
+  } else {
+    run.vocab_size = tokenizer_of(run).vocab_size();
+  }
+  if (made.file && made.file->vocab_size() != run.vocab_size) throw Error(made.name + ": has ids below " + std::to_string(made.file->vocab_size()) + ", but a tokenizer of " + std::to_string(run.vocab_size));
+  return made;
+}
+
 Schedule schedule_of(const RunConfig& run) {
   Schedule schedule;
   schedule.kind = run.schedule == "constant" ? Schedule::Kind::constant
@@ -236,15 +270,13 @@ class Saves {
 
 int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed) {
   RunConfig& run = options.run;
-  std::string text = gather_text(run.text);
-  const std::uint64_t text_hash = hash_of(text);
-  if (resumed && text_hash != run.text_hash)
-    throw Error("--text \"" + run.text + "\": is not the text that the checkpoint was trained on, so training cannot go on with it");
-  run.text_hash = text_hash;
-  const ByteVocabulary vocabulary = ByteVocabulary::of(text);
-  run.vocabulary.clear();
-  for (char byte : vocabulary.bytes()) run.vocabulary.push_back(static_cast<unsigned char>(byte));
-  WindowDataset data(vocabulary.encode(text), run.context, run.validation, static_cast<std::uint64_t>(run.seed));
+  const Material material = material_of(run);
+  if (resumed && material.hash != run.text_hash)
+    throw Error(material.name + ": is not the text that the checkpoint was trained on, so training cannot go on with it");
+  run.text_hash = material.hash;
+  const Tokenizer tokenizer = tokenizer_of(run);
+  WindowDataset data = material.file ? WindowDataset(material.file->tokens(), run.context, run.validation, static_cast<std::uint64_t>(run.seed))
+                                     : WindowDataset(tokenizer.encode(material.text), run.context, run.validation, static_cast<std::uint64_t>(run.seed));
 
   const std::unique_ptr<Backend> backend = make_backend(options.device, options.threads);
   Trainer trainer(run, *backend, options.name_nonfinite, options.log_layers > 0, options.memory_budget);
@@ -267,8 +299,7 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
   std::int64_t weights = 0;
   for (Value p : trainer.session().graph().parameters()) weights += trainer.session().graph().shape(p).size();
   const std::int64_t tokens_per_step = run.batch * run.context * run.accumulate;
-  std::printf("text       %s: %s bytes, %lld different; %s to train on, %s to validate\n", run.text.c_str(), grouped(static_cast<long long>(text.size())).c_str(),
-              static_cast<long long>(vocabulary.size()), grouped(static_cast<long long>(data.training_tokens().size())).c_str(),
+  std::printf("text       %s, %lld different; %s to train on, %s to validate\n", material.description.c_str(), static_cast<long long>(tokenizer.vocab_size()), grouped(static_cast<long long>(data.training_tokens().size())).c_str(),
               grouped(static_cast<long long>(data.validation_tokens().size())).c_str());
   std::printf("model      %s parameters: %lld layers, hidden %lld, heads %lld/%lld, intermediate %lld, context %lld\n", grouped(weights).c_str(),
               static_cast<long long>(model.num_layers), static_cast<long long>(model.hidden_size), static_cast<long long>(model.num_heads),
@@ -371,12 +402,12 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
   }
   smooth.xy = smoothed(loss.xy);
   loss.name.clear();
-  write_chart_svg(options.out / "loss.svg", "Loss (nats a byte)", "step", "cross-entropy", {loss, smooth, validated});
+  write_chart_svg(options.out / "loss.svg", run.tokenizer.empty() ? "Loss (nats a byte)" : "Loss (nats a token)", "step", "cross-entropy", {loss, smooth, validated});
   watching.finish();
   if (options.pictures) {
     const auto held_out = data.validation_tokens().first(std::min<std::size_t>({48, static_cast<std::size_t>(run.context), data.validation_tokens().size()}));
     std::vector<std::string> shown;
-    for (const std::uint32_t& token : held_out) shown.push_back(vocabulary.decode(std::span(&token, 1)));
+    for (const std::uint32_t& token : held_out) shown.push_back(tokenizer.decode(std::span(&token, 1)));
     draw_attention(options.out, model, trainer.forward(), {held_out.begin(), held_out.end()}, shown);
   }
 
@@ -389,16 +420,19 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
   if (options.sample > 0) {
     std::string prompt = options.prompt;
     if (prompt.empty()) {
-      const std::string held_out = vocabulary.decode(data.validation_tokens().first(std::min<std::size_t>(400, data.validation_tokens().size())));
+      std::vector<std::uint32_t> first_tokens(std::min<std::size_t>(400, data.validation_tokens().size()));
+      data.validation_tokens().copy(0, first_tokens);
+      const std::string held_out = tokenizer.decode(first_tokens);
       const std::size_t line = held_out.find('\n');
       prompt = line == std::string::npos ? held_out.substr(0, 40) : held_out.substr(line + 1, held_out.find('\n', line + 1) - line);
     }
     if (prompt.empty()) prompt = "\n";
     Generator generator(model, trainer.forward(), {.max_seq = run.context});
     std::printf("\n--- sample ---\n%s", prompt.c_str());
-    generator.generate(vocabulary.encode(prompt), options.sample, {.temperature = options.temperature, .seed = static_cast<std::uint64_t>(run.seed)},
+    generator.generate(tokenizer.encode(prompt), options.sample, {.temperature = options.temperature, .seed = static_cast<std::uint64_t>(run.seed)},
                        [&](std::uint32_t token) {
-                         std::fputs(vocabulary.decode(std::span(&token, 1)).c_str(), stdout);
+                         const std::string bytes = tokenizer.decode(std::span(&token, 1));
+                         std::fwrite(bytes.data(), 1, bytes.size(), stdout);
                          return true;
                        });
     std::printf("\n--------------\n");

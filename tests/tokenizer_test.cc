@@ -24,7 +24,9 @@ using checkpoint_files::TemporaryFolder;
 using testing::message_of;
 using Ids = std::vector<std::uint32_t>;
 
-std::filesystem::path golden(const std::string& name) { return std::filesystem::path(GRAFT_SOURCE_DIR) / "tests/golden/tokenizer" / name; }
+std::filesystem::path golden(const std::string& name) {
+  return std::filesystem::path(GRAFT_SOURCE_DIR) / "tests/golden/tokenizer" / name;
+}
 
 std::string all_bytes() {
   std::string bytes(256, '\0');
@@ -89,7 +91,8 @@ TEST_P(GoldenTokenizer, EncodesAndDecodesAsTheTokenizersPackage) {
   EXPECT_EQ(decoded, 60);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, GoldenTokenizer, ::testing::Values("gpt2", "prefix", "llama3", "gpt4o"), [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(All, GoldenTokenizer, ::testing::Values("gpt2", "prefix", "llama3", "gpt4o"),
+                         [](const auto& info) { return std::string(info.param); });
 
 TEST(Tokenizer, SaysWhatItsTokensAre) {
   const Tokenizer tokenizer = Tokenizer::load(golden("llama3.json"));
@@ -122,14 +125,17 @@ TEST(Tokenizer, AnyBytesMakeTheRoundTrip) {
   for (int i = 0; i < 20'000; ++i) noise += static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
   for (const char* name : {"gpt2.json", "gpt4o.json"}) {
     const Tokenizer tokenizer = Tokenizer::load(golden(name));
-    for (const std::string& bytes : {all_bytes(), noise, std::string("\xC3"), std::string("a\xFFz"), std::string("\xED\xA0\x80 \xF5")}) EXPECT_EQ(tokenizer.decode(tokenizer.encode(bytes)), bytes);
+    for (const std::string& bytes :
+         {all_bytes(), noise, std::string("\xC3"), std::string("a\xFFz"), std::string("\xED\xA0\x80 \xF5")})
+      EXPECT_EQ(tokenizer.decode(tokenizer.encode(bytes)), bytes);
   }
 }
 
 // What is written in the docs: invalid bytes are words, and separate the texts before and after them.
 TEST(Tokenizer, InvalidUtf8SeparatesTexts) {
   const Tokenizer tokenizer = Tokenizer::load(golden("gpt2.json"));
-  for (const std::string invalid : {"\x80", "\xFF\xFE", "\xC3", "\xE2\x82", "\xF0\x9F\x98", "\xC0\xAF", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xE0\x80\xAF", "\xF0\x80\x80\xAF", "\xF5\x80\x80\x80"}) {
+  for (const std::string invalid : {"\x80", "\xFF\xFE", "\xC3", "\xE2\x82", "\xF0\x9F\x98", "\xC0\xAF", "\xED\xA0\x80",
+                                    "\xF4\x90\x80\x80", "\xE0\x80\xAF", "\xF0\x80\x80\xAF", "\xF5\x80\x80\x80"}) {
     Ids expected;
     const auto add = [&](const std::string& text) {
       const Ids ids = tokenizer.encode(text);
@@ -145,7 +151,8 @@ TEST(Tokenizer, InvalidUtf8SeparatesTexts) {
 
 TEST(Tokenizer, ValidUtf8IsAllOfUnicodeAndNothingElse) {
   using namespace tokenizer;
-  for (const std::uint32_t c : {0u, 0x7Fu, 0x80u, 0x7FFu, 0x800u, 0xFFFu, 0x1000u, 0xD7FFu, 0xE000u, 0xFFFFu, 0x10000u, 0x3FFFFu, 0x40000u, 0xFFFFFu, 0x100000u, 0x10FFFFu}) {
+  for (const std::uint32_t c : {0u, 0x7Fu, 0x80u, 0x7FFu, 0x800u, 0xFFFu, 0x1000u, 0xD7FFu, 0xE000u, 0xFFFFu, 0x10000u, 0x3FFFFu,
+                                0x40000u, 0xFFFFFu, 0x100000u, 0x10FFFFu}) {
     std::string text;
     append_utf8(text, c);
     EXPECT_EQ(sequence_length(text), text.size()) << c;
@@ -184,7 +191,8 @@ TEST(Tokenizer, TheCacheOfWordsChangesNothing) {
   std::uint32_t state = 5;
   for (int i = 0; i < 30'000; ++i) {
     state = state * 1664525 + 1013904223;
-    const std::string word = " " + std::string(1 + (state >> 28), static_cast<char>('a' + (state >> 20) % 26)) + "an" + std::string(1, static_cast<char>('a' + (state >> 12) % 26));
+    const std::string word = " " + std::string(1 + (state >> 28), static_cast<char>('a' + (state >> 20) % 26)) + "an" +
+                             std::string(1, static_cast<char>('a' + (state >> 12) % 26));
     const Ids ids = tokenizer.encode(word);
     expected.insert(expected.end(), ids.begin(), ids.end());
     text += word;
@@ -202,7 +210,8 @@ TEST(Tokenizer, BytesAreTheirValues) {
   EXPECT_EQ(bytes.description(), "bytes, 256 tokens");
   const Tokenizer some = Tokenizer::bytes(ByteVocabulary::of("hello\xE9"));
   EXPECT_EQ(some.encode("hello\xE9"), (Ids{1, 0, 2, 2, 3, 4}));
-  EXPECT_EQ(message_of([&] { some.encode("helXo"); }), "tokenizer: byte 0x58 ('X') at position 3 of the text is not in the vocabulary");
+  EXPECT_EQ(message_of([&] { some.encode("helXo"); }),
+            "tokenizer: byte 0x58 ('X') at position 3 of the text is not in the vocabulary");
   EXPECT_EQ(Tokenizer::from_json(some.json()).encode("he"), (Ids{1, 0}));
 }
 
@@ -216,9 +225,12 @@ TEST(Tokenizer, CharactersAreTheCodePointsOfAText) {
   EXPECT_EQ(tokenizer.token(7), "<0x80>");
   EXPECT_EQ(tokenizer.token(5), "\u6f22");
   EXPECT_EQ(Tokenizer::from_json(tokenizer.json()).encode(text), tokenizer.encode(text));
-  EXPECT_EQ(message_of([&] { tokenizer.encode("a\u0416"); }), "tokenizer: character U+0416 ('\u0416') at position 1 of the text is not in the vocabulary");
-  EXPECT_EQ(message_of([&] { tokenizer.encode("\u00e9x"); }), "tokenizer: byte 0x78 ('x') at position 2 of the text is not in the vocabulary");
-  EXPECT_EQ(message_of([&] { tokenizer.encode("a\xFE"); }), "tokenizer: byte 0xfe at position 1 of the text is not in the vocabulary");
+  EXPECT_EQ(message_of([&] { tokenizer.encode("a\u0416"); }),
+            "tokenizer: character U+0416 ('\u0416') at position 1 of the text is not in the vocabulary");
+  EXPECT_EQ(message_of([&] { tokenizer.encode("\u00e9x"); }),
+            "tokenizer: byte 0x78 ('x') at position 2 of the text is not in the vocabulary");
+  EXPECT_EQ(message_of([&] { tokenizer.encode("a\xFE"); }),
+            "tokenizer: byte 0xfe at position 1 of the text is not in the vocabulary");
   EXPECT_EQ(message_of([] { Tokenizer::characters_of(""); }), "tokenizer: there is no text, so there are no characters");
 }
 
@@ -232,8 +244,12 @@ TEST(Tokenizer, FilesAreWrittenAsTheyWereRead) {
   EXPECT_EQ(folder.names(), std::vector<std::string>{"tokenizer.json"});
   EXPECT_EQ(Tokenizer::load(folder / "tokenizer.json").hash(), tokenizer.hash());
   EXPECT_NE(Tokenizer::load(golden("llama3.json")).hash(), tokenizer.hash());
-  EXPECT_EQ(message_of([&] { Tokenizer::load(folder / "none.json"); }), "file \"" + (folder / "none.json").string() + "\": cannot open: No such file or directory");
-  EXPECT_NE(message_of([&] { tokenizer.save(folder / "no" / "tokenizer.json"); }).find("tokenizer.json\": cannot write: cannot open its folder: No such file"), std::string::npos);
+  EXPECT_EQ(message_of([&] { Tokenizer::load(folder / "none.json"); }),
+            "file \"" + (folder / "none.json").string() + "\": cannot open: No such file or directory");
+  EXPECT_NE(message_of([&] {
+              tokenizer.save(folder / "no" / "tokenizer.json");
+            }).find("tokenizer.json\": cannot write: cannot open its folder: No such file"),
+            std::string::npos);
 }
 
 constexpr std::string_view kSmall =
@@ -250,7 +266,8 @@ std::string with(const std::string& part, const std::string& instead) {
 TEST(Tokenizer, ASmallFileIsUnderstood) {
   const Tokenizer tokenizer = Tokenizer::from_json(kSmall);
   EXPECT_EQ(tokenizer.encode("abba"), (Ids{2, 1, 0}));
-  EXPECT_EQ(message_of([&] { tokenizer.encode("ab c"); }), "tokenizer: byte 0x20 (' ') at position 2 of the text is not in the vocabulary");
+  EXPECT_EQ(message_of([&] { tokenizer.encode("ab c"); }),
+            "tokenizer: byte 0x20 (' ') at position 2 of the text is not in the vocabulary");
 }
 
 struct Refusal {
@@ -258,33 +275,44 @@ struct Refusal {
 };
 
 std::string added(const std::string& content, int id) {
-  return R"({"id":)" + std::to_string(id) + R"(,"content":")" + content + R"(","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true})";
+  return R"({"id":)" + std::to_string(id) + R"(,"content":")" + content +
+         R"(","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true})";
 }
 
 TEST(Tokenizer, WhatIsNotUnderstoodIsRefusedByName) {
-  const std::string model = R"("vocab":{"a":0,"b":1,"ab":2},"merges":["a b"])", pre = R"("pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true})";
+  const std::string model = R"("vocab":{"a":0,"b":1,"ab":2},"merges":["a b"])",
+                    pre = R"("pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true})";
   const auto split = [](const std::string& step) {
-    return R"("pre_tokenizer":{"type":"Sequence","pretokenizers":[)" + step + R"(,{"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]})";
+    return R"("pre_tokenizer":{"type":"Sequence","pretokenizers":[)" + step +
+           R"(,{"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]})";
   };
   const auto post = [](const std::string& processor) { return R"("post_processor":)" + processor; };
   const std::string none = R"("post_processor":null)", decoder = R"("decoder":{"type":"ByteLevel"})";
-  const auto words = [](const std::string& vocab, const std::string& more) { return R"({"type":"WordLevel","vocab":)" + vocab + more + "}"; };
+  const auto words = [](const std::string& vocab, const std::string& more) {
+    return R"({"type":"WordLevel","vocab":)" + vocab + more + "}";
+  };
   const std::string whole_model = R"({"type":"BPE",)" + model + "}";
   const std::vector<Refusal> cases = {
-      {R"({"version":"1.0",)", "[", "is not JSON: parse error at line 1, column 14: syntax error while parsing array - unexpected ':'; expected ']'"},
+      {R"({"version":"1.0",)", "[",
+       "is not JSON: parse error at line 1, column 14: syntax error while parsing array - unexpected ':'; expected ']'"},
       {R"("1.0")", R"("2.0")", R"(version is "2.0", only "1.0" is understood)"},
       {R"("version":"1.0",)", "", R"(version is null, only "1.0" is understood)"},
-      {R"("truncation":null)", R"("truncation":{"max_length":8})", R"(truncation is {"max_length":8}, only null is understood: it would change the ids)"},
+      {R"("truncation":null)", R"("truncation":{"max_length":8})",
+       R"(truncation is {"max_length":8}, only null is understood: it would change the ids)"},
       {R"("padding":null)", R"("padding":1)", R"(padding is 1, only null is understood: it would change the ids)"},
       {R"("padding":null)", R"("paddling":null)", "paddling is null, a key that is not understood"},
       {R"("normalizer":null)", R"("normalizer":{"type":"NFKC"})", R"(normalizer is {"type":"NFKC"}, only null is understood)"},
-      {R"("type":"BPE")", R"("type":"Unigram")", R"(model.type is "Unigram", only "BPE" (byte-level) and "WordLevel" (of characters) are understood)"},
+      {R"("type":"BPE")", R"("type":"Unigram")",
+       R"(model.type is "Unigram", only "BPE" (byte-level) and "WordLevel" (of characters) are understood)"},
       {R"("type":"BPE",)" + model, "", R"(model.type is null, must be a string)"},
       {whole_model, "7", "model is 7, must be an object"},
       {R"("type":"BPE")", R"("type":"BPE","dropout":0.1)", "model.dropout is 0.1, only null is understood"},
-      {R"("type":"BPE")", R"("type":"BPE","unk_token":"a")", R"(model.unk_token is "a", only null is understood where a byte is missing from the vocabulary)"},
-      {R"("type":"BPE")", R"("type":"BPE","continuing_subword_prefix":"##")", R"(model.continuing_subword_prefix is "##", only null is understood)"},
-      {R"("type":"BPE")", R"("type":"BPE","end_of_word_suffix":"</w>")", R"(model.end_of_word_suffix is "</w>", only null is understood)"},
+      {R"("type":"BPE")", R"("type":"BPE","unk_token":"a")",
+       R"(model.unk_token is "a", only null is understood where a byte is missing from the vocabulary)"},
+      {R"("type":"BPE")", R"("type":"BPE","continuing_subword_prefix":"##")",
+       R"(model.continuing_subword_prefix is "##", only null is understood)"},
+      {R"("type":"BPE")", R"("type":"BPE","end_of_word_suffix":"</w>")",
+       R"(model.end_of_word_suffix is "</w>", only null is understood)"},
       {R"("type":"BPE")", R"("type":"BPE","byte_fallback":true)", "model.byte_fallback is true, only false is understood"},
       {R"("type":"BPE")", R"("type":"BPE","ignore_merges":"yes")", R"(model.ignore_merges is "yes", must be true or false)"},
       {R"("type":"BPE")", R"("type":"BPE","fuse_unk":0)", "model.fuse_unk is 0, must be true or false"},
@@ -302,37 +330,56 @@ TEST(Tokenizer, WhatIsNotUnderstoodIsRefusedByName) {
       {R"(["a b"])", R"(["a b","x a"])", R"(model.merges[1] is "x a", "x" is not in the vocabulary)"},
       {R"(["a b"])", R"(["b a"])", R"(model.merges[0] is "b a", "ba" is not in the vocabulary)"},
       {R"(["a b"])", R"(["a b",["a","b"]])", R"(model.merges[1] is ["a","b"], the same as model.merges[0])"},
-      {pre, R"("pre_tokenizer":null)", "pre_tokenizer is null, only ByteLevel, and Sequence of Split and ByteLevel, are understood"},
+      {pre, R"("pre_tokenizer":null)",
+       "pre_tokenizer is null, only ByteLevel, and Sequence of Split and ByteLevel, are understood"},
       {pre, R"("pre_tokenizer":{"type":"Metaspace"})", R"(pre_tokenizer.type is "Metaspace", only "ByteLevel" is understood)"},
       {pre, R"("pre_tokenizer":{"type":"ByteLevel","regex":1})", "pre_tokenizer.regex is 1, a key that is not understood"},
-      {pre, R"("pre_tokenizer":{"type":"Sequence","pretokenizers":[]})", R"(pre_tokenizer is {"pretokenizers":[],"type":"Sequence"}, must end with ByteLevel)"},
+      {pre, R"("pre_tokenizer":{"type":"Sequence","pretokenizers":[]})",
+       R"(pre_tokenizer is {"pretokenizers":[],"type":"Sequence"}, must end with ByteLevel)"},
       {pre, split(R"({"type":"Digits"})"), R"(pre_tokenizer.pretokenizers[0].type is "Digits", only "Split" is understood)"},
-      {pre, split(R"({"type":"Split","pattern":{"String":"x"},"behavior":"Isolated","invert":false})"), R"(pre_tokenizer.pretokenizers[0].pattern.String is "x", a key that is not understood)"},
-      {pre, split(R"({"type":"Split","pattern":{"Regex":"x"},"behavior":"Removed","invert":false})"), R"(pre_tokenizer.pretokenizers[0].behavior is "Removed", only "Isolated" is understood)"},
-      {pre, split(R"({"type":"Split","pattern":{"Regex":"x"},"behavior":"Isolated","invert":true})"), "pre_tokenizer.pretokenizers[0].invert is true, only false is understood"},
-      {pre, split(R"({"type":"Split","pattern":{"Regex":"x*"},"behavior":"Isolated","invert":false})"), R"(pre_tokenizer: pattern "x*": can match the empty text, which is no word)"},
-      {pre, R"("pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"x"},"behavior":"Isolated","invert":false},{"type":"ByteLevel","add_prefix_space":true,"use_regex":false}]})",
+      {pre, split(R"({"type":"Split","pattern":{"String":"x"},"behavior":"Isolated","invert":false})"),
+       R"(pre_tokenizer.pretokenizers[0].pattern.String is "x", a key that is not understood)"},
+      {pre, split(R"({"type":"Split","pattern":{"Regex":"x"},"behavior":"Removed","invert":false})"),
+       R"(pre_tokenizer.pretokenizers[0].behavior is "Removed", only "Isolated" is understood)"},
+      {pre, split(R"({"type":"Split","pattern":{"Regex":"x"},"behavior":"Isolated","invert":true})"),
+       "pre_tokenizer.pretokenizers[0].invert is true, only false is understood"},
+      {pre, split(R"({"type":"Split","pattern":{"Regex":"x*"},"behavior":"Isolated","invert":false})"),
+       R"(pre_tokenizer: pattern "x*": can match the empty text, which is no word)"},
+      {pre,
+       R"("pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"x"},"behavior":"Isolated","invert":false},{"type":"ByteLevel","add_prefix_space":true,"use_regex":false}]})",
        "pre_tokenizer.pretokenizers[1].add_prefix_space is true, only false is understood after Split"},
       {decoder, R"("decoder":null)", "decoder is null, only ByteLevel is understood"},
       {decoder, R"("decoder":{"type":"WordPiece"})", R"(decoder.type is "WordPiece", only "ByteLevel" is understood)"},
-      {R"("added_tokens":[])", R"("added_tokens":[{"id":3,"content":"x"}])", "added_tokens[0].special is null, must be true or false"},
+      {R"("added_tokens":[])", R"("added_tokens":[{"id":3,"content":"x"}])",
+       "added_tokens[0].special is null, must be true or false"},
       {R"("added_tokens":[])", R"("added_tokens":[)" + added("", 3) + "]", R"(added_tokens[0].content is "", must not be empty)"},
       {R"("added_tokens":[])", R"("added_tokens":[)" + added("x", 4) + "]", "added_tokens[0].id is 4, must be an id below 4"},
       {R"("added_tokens":[])", R"("added_tokens":[)" + added("x", 2) + "]", R"(added_tokens[0].id is 2, must be 3 for "x")"},
       {R"("added_tokens":[])", R"("added_tokens":[)" + added("b", 3) + "]", R"(added_tokens[0].id is 3, must be 1 for "b")"},
-      {R"("added_tokens":[])", R"("added_tokens":[)" + added("x", 3) + "," + added("x", 3) + "]", R"(added_tokens[1].content is "x", which was added before)"},
+      {R"("added_tokens":[])", R"("added_tokens":[)" + added("x", 3) + "," + added("x", 3) + "]",
+       R"(added_tokens[1].content is "x", which was added before)"},
       {R"("added_tokens":[])", R"("added_tokens":3)", "added_tokens is 3, must be an array"},
-      {none, post(R"({"type":"BertProcessing"})"), R"(post_processor.type is "BertProcessing", only ByteLevel, TemplateProcessing and Sequence are understood)"},
+      {none, post(R"({"type":"BertProcessing"})"),
+       R"(post_processor.type is "BertProcessing", only ByteLevel, TemplateProcessing and Sequence are understood)"},
       {none, post("1"), "post_processor is 1, must be an object"},
-      {none, post(R"({"type":"TemplateProcessing","single":[],"pair":[],"special_tokens":{}})"), "post_processor.single is [], the text must occur in it"},
-      {none, post(R"({"type":"TemplateProcessing","single":[{"Sequence":{"id":"B","type_id":0}}]})"), R"(post_processor.single[0].Sequence.id is "B", only "A" is understood)"},
-      {none, post(R"({"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}},{"Sequence":{"id":"A"}}]})"), R"(post_processor.single[1] is {"Sequence":{"id":"A"}}, the text occurs twice)"},
-      {none, post(R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}}],"special_tokens":{}})"), "post_processor.special_tokens.x is null, must be an object"},
-      {none, post(R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}}],"special_tokens":{"x":{"id":"x","ids":[3],"tokens":["x"]}}})"),
+      {none, post(R"({"type":"TemplateProcessing","single":[],"pair":[],"special_tokens":{}})"),
+       "post_processor.single is [], the text must occur in it"},
+      {none, post(R"({"type":"TemplateProcessing","single":[{"Sequence":{"id":"B","type_id":0}}]})"),
+       R"(post_processor.single[0].Sequence.id is "B", only "A" is understood)"},
+      {none, post(R"({"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}},{"Sequence":{"id":"A"}}]})"),
+       R"(post_processor.single[1] is {"Sequence":{"id":"A"}}, the text occurs twice)"},
+      {none, post(R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}}],"special_tokens":{}})"),
+       "post_processor.special_tokens.x is null, must be an object"},
+      {none,
+       post(
+           R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}}],"special_tokens":{"x":{"id":"x","ids":[3],"tokens":["x"]}}})"),
        "post_processor.special_tokens.x.ids[0] is 3, must be an id below 3"},
-      {whole_model, words(R"({"ab":0})", ""), R"(model.vocab holds "ab", and only characters and bytes like "<0x80>" are understood)"},
-      {whole_model, words(R"({"<0xfg>":0})", ""), R"(model.vocab holds "<0xfg>", and only characters and bytes like "<0x80>" are understood)"},
-      {whole_model, words(R"({"a":0})", R"(,"unk_token":"a")"), R"(model.unk_token is "a", only a token that is not in the vocabulary is understood)"},
+      {whole_model, words(R"({"ab":0})", ""),
+       R"(model.vocab holds "ab", and only characters and bytes like "<0x80>" are understood)"},
+      {whole_model, words(R"({"<0xfg>":0})", ""),
+       R"(model.vocab holds "<0xfg>", and only characters and bytes like "<0x80>" are understood)"},
+      {whole_model, words(R"({"a":0})", R"(,"unk_token":"a")"),
+       R"(model.unk_token is "a", only a token that is not in the vocabulary is understood)"},
       {whole_model, words(R"({"a":0})", ""), R"(pre_tokenizer.type is "ByteLevel", only "Split" is understood)"},
   };
   for (const Refusal& c : cases) {
@@ -343,7 +390,8 @@ TEST(Tokenizer, WhatIsNotUnderstoodIsRefusedByName) {
   EXPECT_EQ(message_of([] { Tokenizer::from_json("[]"); }), "tokenizer \"tokenizer.json\": must be a JSON object, got []");
   const Tokenizer letters = Tokenizer::characters_of("ab");
   for (const auto& [part, instead, message] : std::vector<Refusal>{
-           {R"([\\s\\S])", R"(\\S)", R"(pre_tokenizer.pattern is {"Regex":"\\S"}, only [\s\S] is understood with WordLevel)"}, {R"({"type":"ByteFallback"},)", "", "decoder is "}}) {
+           {R"([\\s\\S])", R"(\\S)", R"(pre_tokenizer.pattern is {"Regex":"\\S"}, only [\s\S] is understood with WordLevel)"},
+           {R"({"type":"ByteFallback"},)", "", "decoder is "}}) {
     std::string json = letters.json();
     json.replace(json.find(part), part.size(), instead);
     EXPECT_EQ(message_of([&] { Tokenizer::from_json(json, "t.json"); }).find("tokenizer \"t.json\": " + message), 0u) << instead;
@@ -354,10 +402,13 @@ TEST(Tokenizer, WhatIsNotUnderstoodIsRefusedByName) {
 TEST(Tokenizer, TemplatesOfASequenceNest) {
   const auto part = [](const std::string& before, const std::string& after) {
     const auto token = [](const std::string& name) { return R"({"SpecialToken":{"id":")" + name + R"(","type_id":0}})"; };
-    return R"({"type":"TemplateProcessing","single":[)" + token(before) + R"(,{"Sequence":{"id":"A","type_id":0}},)" + token(after) +
+    return R"({"type":"TemplateProcessing","single":[)" + token(before) + R"(,{"Sequence":{"id":"A","type_id":0}},)" +
+           token(after) +
            R"(],"pair":[],"special_tokens":{"x":{"id":"x","ids":[0,1],"tokens":["a","b"]},"y":{"id":"y","ids":[2],"tokens":["ab"]}}})";
   };
-  const Tokenizer tokenizer = Tokenizer::from_json(with(R"("post_processor":null)", R"("post_processor":{"type":"Sequence","processors":[)" + part("x", "y") + "," + part("y", "x") + "]}"));
+  const Tokenizer tokenizer =
+      Tokenizer::from_json(with(R"("post_processor":null)", R"("post_processor":{"type":"Sequence","processors":[)" +
+                                                                part("x", "y") + "," + part("y", "x") + "]}"));
   EXPECT_EQ(tokenizer.encode("b", true), (Ids{2, 0, 1, 1, 2, 0, 1}));
   EXPECT_EQ(tokenizer.encode("b"), Ids{1});
 }
@@ -365,7 +416,9 @@ TEST(Tokenizer, TemplatesOfASequenceNest) {
 std::string translated(const std::string& pattern) { return tokenizer::translate(pattern); }
 
 TEST(TokenizerPattern, KeepsWhatMeansTheSame) {
-  for (const std::string same : {"a|bc", "(?:a|b)+?c", "x(?=y)z", "x(?!y)*+", "(?>ab)", "(?i:'d|ll)", "[^a-z\\-\\]]{2,3}", "a{3}b{1,}", "\\.\\*\\(", "[\\r\\n\\t]++", "\xC3\xA9?", "[a-]", "[-a]"}) EXPECT_EQ(translated(same), same);
+  for (const std::string same : {"a|bc", "(?:a|b)+?c", "x(?=y)z", "x(?!y)*+", "(?>ab)", "(?i:'d|ll)", "[^a-z\\-\\]]{2,3}",
+                                 "a{3}b{1,}", "\\.\\*\\(", "[\\r\\n\\t]++", "\xC3\xA9?", "[a-]", "[-a]"})
+    EXPECT_EQ(translated(same), same);
   EXPECT_EQ(translated("(a)"), "(?:a)");
   EXPECT_EQ(translated("a.b"), "a[^\\n]b");
   EXPECT_EQ(translated("a{,4}"), "a{0,4}");
@@ -424,7 +477,8 @@ TEST(TokenizerPattern, RefusesWhatDoesNot) {
       {"(?i:(?:\\p{Lu}))", R"("\p{Lu}" at byte 7 under (?i:) is not understood)"},
       {"(?i:\\x{e9})", R"("\x" at byte 4 under (?i:) is not understood)"},
   };
-  for (const auto& [pattern, message] : cases) EXPECT_EQ(message_of([&] { translated(pattern); }), "pattern \"" + pattern + "\": " + message);
+  for (const auto& [pattern, message] : cases)
+    EXPECT_EQ(message_of([&] { translated(pattern); }), "pattern \"" + pattern + "\": " + message);
   EXPECT_EQ(translated("(?i:a)ss"), "(?i:a)ss") << "the group is closed";
   EXPECT_EQ(translated("(?i:s|s)"), "(?i:s|s)") << "not one after the other";
   EXPECT_EQ(translated("[\\d-]"), translated("[\\d\\-]").substr(0, translated("[\\d-]").size() - 2) + "-]");
@@ -443,7 +497,8 @@ TEST(TokenizerPattern, LongWordsNeedNoDeepStack) {
 
 TEST(TokenizerPattern, LongWordsAreEncoded) {
   const Tokenizer tokenizer = Tokenizer::load(golden("gpt2.json"));
-  const std::string word = std::string(300'000, 'a') + std::string(300'000, '!') + std::string(300'000, ' ') + std::string(100'000, '\n');
+  const std::string word =
+      std::string(300'000, 'a') + std::string(300'000, '!') + std::string(300'000, ' ') + std::string(100'000, '\n');
   EXPECT_EQ(tokenizer.decode(tokenizer.encode(word)), word);
 }
 
@@ -454,14 +509,17 @@ class PlainTrainer {
     for (std::size_t i = 0; i < 256; ++i) tokens.emplace_back(1, static_cast<char>(tokenizer::bytes_by_character()[i]));
     for (const std::string& word : words) {
       texts_.emplace_back();
-      for (const char c : word) texts_.back().push_back(static_cast<std::uint32_t>(std::find(tokens.begin(), tokens.end(), std::string(1, c)) - tokens.begin()));
+      for (const char c : word)
+        texts_.back().push_back(
+            static_cast<std::uint32_t>(std::find(tokens.begin(), tokens.end(), std::string(1, c)) - tokens.begin()));
     }
   }
   bool merge(std::int64_t min_frequency) {
     std::map<std::pair<std::uint32_t, std::uint32_t>, std::int64_t> counts;
     for (const Ids& text : texts_)
       for (std::size_t i = 0; i + 1 < text.size(); ++i) ++counts[{text[i], text[i + 1]}];
-    const auto best = std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+    const auto best =
+        std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
     if (best == counts.end() || best->second < min_frequency) return false;
     const auto [left, right] = best->first;
     const std::string text = tokens[left] + tokens[right];
@@ -491,7 +549,8 @@ TEST(TokenizerTraining, IsThatOfCountingAgainAfterEachMerge) {
   std::uint32_t state = 3;
   for (int i = 0; i < 400; ++i) {
     std::string word = i == 0 ? "" : " ";
-    for (std::uint32_t n = 1 + (state >> 29); n > 0; --n) word += static_cast<char>('a' + ((state = state * 1664525 + 1013904223) >> 24) % 3);
+    for (std::uint32_t n = 1 + (state >> 29); n > 0; --n)
+      word += static_cast<char>('a' + ((state = state * 1664525 + 1013904223) >> 24) % 3);
     words.push_back(word);
     text += word;
   }
@@ -504,7 +563,8 @@ TEST(TokenizerTraining, IsThatOfCountingAgainAfterEachMerge) {
     PlainTrainer plain(words);
     while (plain.tokens.size() < 420 && plain.merge(min_frequency)) {}
     ASSERT_EQ(trained.vocab_size(), static_cast<std::int64_t>(plain.tokens.size())) << min_frequency;
-    for (std::uint32_t id = 0; id < plain.tokens.size(); ++id) ASSERT_EQ(trained.token(id), tokenizer::to_byte_characters(plain.tokens[id])) << id;
+    for (std::uint32_t id = 0; id < plain.tokens.size(); ++id)
+      ASSERT_EQ(trained.token(id), tokenizer::to_byte_characters(plain.tokens[id])) << id;
     EXPECT_EQ(trained.decode(trained.encode(text)), text);
   }
 }
@@ -518,7 +578,8 @@ TEST(TokenizerTraining, SpecialTokensComeFirstAndTeachNothing) {
   EXPECT_TRUE(tokenizer.is_special(1));
   EXPECT_EQ(tokenizer.token(2), "!");
   // A special token that a merge would give keeps its id.
-  const Tokenizer merged = Tokenizer::train_bpe("xyz xyz xyz", {.vocab_size = 300, .pattern = std::string(kGpt2Pattern), .special_tokens = {"xyz!", "xy"}});
+  const Tokenizer merged = Tokenizer::train_bpe(
+      "xyz xyz xyz", {.vocab_size = 300, .pattern = std::string(kGpt2Pattern), .special_tokens = {"xyz!", "xy"}});
   EXPECT_EQ(merged.id_of("xy"), 1u);
 }
 
@@ -541,8 +602,10 @@ TEST(TokenizerTraining, PatternsBoundTheTokens) {
 
 TEST(TokenizerTraining, BadOptionsAreRefused) {
   const auto error = [](BpeOptions options) { return message_of([&] { Tokenizer::train_bpe("some text", options); }); };
-  EXPECT_EQ(error({.vocab_size = 256, .special_tokens = {"x1"}}), "tokenizer: vocab_size must be at least 257 (256 bytes and 1 special tokens) and at most 2^30, got 256");
-  EXPECT_EQ(error({.vocab_size = (1 << 30) + 1}), "tokenizer: vocab_size must be at least 256 (256 bytes and 0 special tokens) and at most 2^30, got 1073741825");
+  EXPECT_EQ(error({.vocab_size = 256, .special_tokens = {"x1"}}),
+            "tokenizer: vocab_size must be at least 257 (256 bytes and 1 special tokens) and at most 2^30, got 256");
+  EXPECT_EQ(error({.vocab_size = (1 << 30) + 1}),
+            "tokenizer: vocab_size must be at least 256 (256 bytes and 0 special tokens) and at most 2^30, got 1073741825");
   EXPECT_EQ(error({.min_frequency = 0}), "tokenizer: min_frequency must be at least 1, got 0");
   EXPECT_EQ(error({.special_tokens = {"a", ""}}), "tokenizer: special token \"a\" is how a byte is written");
   EXPECT_EQ(error({.special_tokens = {""}}), "tokenizer: a special token is empty");

@@ -46,7 +46,7 @@ std::optional<TrainOptions> parse_train_options(int argc, char** argv, int& exit
   TrainOptions options;
   RunConfig& run = options.run;
   std::map<std::string, std::string> option_of;
-  CLI::App app{"Trains a Llama-style decoder on a text, byte by byte. Writes checkpoints (HDF5), metrics.csv and loss.svg to the output folder, and "
+  CLI::App app{"Trains a Llama-style decoder on a text. Writes checkpoints (HDF5), metrics.csv and loss.svg to the output folder, and "
                "ends with a sample. Ctrl-C saves and stops; --resume goes on, bit for bit."};
   app.get_formatter()->column_width(34);
   const auto keep = [&](const std::string& option, const std::string& key, auto& value, const std::string& help) {
@@ -56,6 +56,9 @@ std::optional<TrainOptions> parse_train_options(int argc, char** argv, int& exit
   const std::string model = "Model", training = "Training", running = "Run";
   std::string text;
   app.add_option("--text", text, "text file, or folder of sources and documents (--resume: the one it was)");
+  std::string tokens, tokenizer;
+  app.add_option("--tokenizer", tokenizer, "tokenizer.json (default: one token a byte value)");
+  app.add_option("--tokens", tokens, "instead of --text: a file of tokens, made by `tokenizer encode`, and their tokenizer")->excludes("--text")->excludes("--tokenizer");
   app.add_option("--out", options.out, "output folder (default: runs/001, 002, …)")->group(running);
   std::string resume_from;
   CLI::Option* resume = app.add_option("--resume", resume_from, "go on with a run: a checkpoint or folder (default: --out, else the newest run)")->expected(0, 1)->group(running);
@@ -124,8 +127,20 @@ std::optional<TrainOptions> parse_train_options(int argc, char** argv, int& exit
     run.steps = steps;
     require(checkpoint->step <= run.steps, "--steps " + std::to_string(run.steps) + " is below the " + std::to_string(checkpoint->step) + " steps done already");
   }
-  if (!text.empty()) run.text = text;
-  require(!run.text.empty(), "--text is required: a text file, or a folder of sources and documents");
+  if (!tokenizer.empty()) {
+    const std::string json = graft::Tokenizer::load(tokenizer).json();
+    require(!options.resume || json == run.tokenizer, "--tokenizer \"" + tokenizer + "\" contradicts the checkpoint, which was trained with another");
+    run.tokenizer = json;
+  }
+  if (!text.empty()) {
+    require(run.tokens.empty(), "--text contradicts the checkpoint, which was trained on the tokens of \"" + run.tokens + "\"");
+    run.text = text;
+  }
+  if (!tokens.empty()) {
+    require(run.text.empty(), "--tokens contradicts the checkpoint, which was trained on the text \"" + run.text + "\"");
+    run.tokens = tokens;
+  }
+  require(!run.text.empty() || !run.tokens.empty(), "--text is required: a text file, or a folder of sources and documents (or --tokens: a token file)");
   settle(run);
   if (options.out.empty()) options.out = next_run(runs);
   if (!options.resume && fs::is_directory(options.out))

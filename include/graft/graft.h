@@ -22,6 +22,7 @@
 #include "graft/safetensors.h"
 #include "graft/session.h"
 #include "graft/tensorboard.h"
+#include "graft/token_file.h"
 #include "graft/tokenizer.h"
 #include "graft/types.h"
 #include "graft/watch.h"

@@ -20,10 +20,10 @@ inline constexpr std::string_view kLlama3Pattern =
 
 /// How Tokenizer::train_bpe trains.
 struct BpeOptions {
-  std::int64_t vocab_size = 8192;                      ///< tokens in all: special ones, 256 bytes, merged ones
-  std::string pattern = std::string(kLlama3Pattern);   ///< what is a word; no token reaches beyond one. "": the text is one word
-  std::vector<std::string> special_tokens{};           ///< get the first ids; where the text holds one, nothing is learnt from it
-  std::int64_t min_frequency = 2;                      ///< a pair that occurs less often is not merged
+  std::int64_t vocab_size = 8192;                     ///< tokens in all: special ones, 256 bytes, merged ones
+  std::string pattern = std::string(kLlama3Pattern);  ///< what is a word; no token reaches beyond one. "": the text is one word
+  std::vector<std::string> special_tokens{};          ///< get the first ids; where the text holds one, nothing is learnt from it
+  std::int64_t min_frequency = 2;                     ///< a pair that occurs less often is not merged
 };
 
 /// Text to token ids and back, as a Hugging Face tokenizer.json says; docs/tokenizers.md lists what of it is understood. Everything that is
@@ -54,7 +54,8 @@ class Tokenizer {
   /// <|begin_of_text|>) is put there. Throws Error naming byte or character and position when the vocabulary lacks it.
   std::vector<std::uint32_t> encode(std::string_view text, bool add_special_tokens = false) const;
   /// The same ids in pieces, so that a text larger than memory can be mapped and encoded.
-  void encode(std::string_view text, bool add_special_tokens, const std::function<void(std::span<const std::uint32_t>)>& each) const;
+  void encode(std::string_view text, bool add_special_tokens,
+              const std::function<void(std::span<const std::uint32_t>)>& each) const;
   /// The bytes of the ids: of a multi-byte character cut in two, the half. Throws Error naming an id that is not in the vocabulary.
   std::string decode(std::span<const std::uint32_t> ids, bool skip_special_tokens = false) const;
 

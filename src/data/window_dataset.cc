@@ -19,21 +19,36 @@ std::uint32_t draw(std::uint64_t seed, std::uint32_t epoch, std::uint64_t index,
   return static_cast<std::uint32_t>((philox::bits(seed, kStream, epoch, index) * n) >> 32);
 }
 
-// The T + 1 tokens from `first` on.
-void copy_window(const std::uint32_t* first, std::span<std::uint32_t> inputs, std::span<std::uint32_t> labels) {
-  std::copy_n(first, inputs.size(), inputs.begin());
-  std::copy_n(first + 1, labels.size(), labels.begin());
-}
-
 }  // namespace
 
+TokenView TokenView::subview(std::size_t first, std::size_t count) const {
+  return wide_ != nullptr ? TokenView(std::span(wide_ + first, count)) : TokenView(std::span(narrow_ + first, count));
+}
+
+void TokenView::copy(std::size_t first, std::span<std::uint32_t> out) const {
+  if (wide_ != nullptr)
+    std::copy_n(wide_ + first, out.size(), out.begin());
+  else
+    std::copy_n(narrow_ + first, out.size(), out.begin());
+}
+
 WindowDataset::WindowDataset(std::vector<std::uint32_t> tokens, std::int64_t window, double validation_fraction, std::uint64_t seed)
-    : tokens_(std::move(tokens)), window_(window), seed_(seed) {
+    : held_(std::move(tokens)), window_(window), seed_(seed) {
+  split(validation_fraction);
+}
+
+WindowDataset::WindowDataset(TokenView tokens, std::int64_t window, double validation_fraction, std::uint64_t seed)
+    : viewed_(tokens), window_(window), seed_(seed) {
+  split(validation_fraction);
+}
+
+void WindowDataset::split(double validation_fraction) {
+  const std::int64_t window = window_;
   if (window < 1) throw Error("data: window must be at least 1, got " + std::to_string(window));
   if (!(validation_fraction >= 0 && validation_fraction < 1)) {
     throw Error("data: validation fraction must be in [0, 1), got " + std::to_string(validation_fraction));
   }
-  const auto total = static_cast<std::int64_t>(tokens_.size());
+  const auto total = static_cast<std::int64_t>(tokens().size());
   const auto validation = static_cast<std::int64_t>(std::floor(static_cast<double>(total) * validation_fraction));
   training_size_ = total - validation;
   const auto check = [&](const std::string& part, std::int64_t tokens) {
@@ -69,7 +84,7 @@ void WindowDataset::next_batch(std::span<std::uint32_t> inputs, std::span<std::u
   }
   for (std::size_t at = 0; at < inputs.size(); at += length) {
     const std::int64_t first = phase_ + window_ * order_[next_];
-    copy_window(tokens_.data() + first, inputs.subspan(at, length), labels.subspan(at, length));
+    copy_window(static_cast<std::size_t>(first), inputs.subspan(at, length), labels.subspan(at, length));
     if (++next_ == order_.size()) {
       next_ = 0;
       ++epoch_;
@@ -87,21 +102,26 @@ void WindowDataset::validation_window(std::int64_t i, std::span<std::uint32_t> i
     throw Error("data: a validation window has " + std::to_string(window_) + " inputs and labels, got " +
                 std::to_string(inputs.size()) + " and " + std::to_string(labels.size()));
   }
-  copy_window(validation_tokens().data() + i * window_, inputs, labels);
+  copy_window(static_cast<std::size_t>(training_size_ + i * window_), inputs, labels);
 }
 
 std::int64_t WindowDataset::validation_windows() const {
-  return std::max<std::int64_t>(0, (static_cast<std::int64_t>(tokens_.size()) - training_size_ - 1) / window_);
+  return std::max<std::int64_t>(0, (static_cast<std::int64_t>(tokens().size()) - training_size_ - 1) / window_);
 }
 
 std::int64_t WindowDataset::training_windows() const { return static_cast<std::int64_t>(order_.size()); }
 
-std::span<const std::uint32_t> WindowDataset::training_tokens() const {
-  return std::span(tokens_).first(static_cast<std::size_t>(training_size_));
+TokenView WindowDataset::training_tokens() const { return tokens().subview(0, static_cast<std::size_t>(training_size_)); }
+
+TokenView WindowDataset::validation_tokens() const {
+  const auto training = static_cast<std::size_t>(training_size_);
+  return tokens().subview(training, tokens().size() - training);
 }
 
-std::span<const std::uint32_t> WindowDataset::validation_tokens() const {
-  return std::span(tokens_).subspan(static_cast<std::size_t>(training_size_));
+// The T + 1 tokens from `first` on.
+void WindowDataset::copy_window(std::size_t first, std::span<std::uint32_t> inputs, std::span<std::uint32_t> labels) const {
+  tokens().copy(first, inputs);
+  tokens().copy(first + 1, labels);
 }
 
 void WindowDataset::seek(std::span<const std::uint32_t> position) {

@@ -12,8 +12,8 @@ constexpr std::string_view kWordCharacter =
     R"([\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200C}\x{200D}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189}])";
 
 bool is_white_space(std::uint32_t c) {
-  return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
-         c == 0x202F || c == 0x205F || c == 0x3000;
+  return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
+         c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 // The valid sequence at the end of a text; empty when there is none.
@@ -27,13 +27,17 @@ std::string_view last_sequence(std::string_view text) {
 
 std::size_t space_before(std::string_view text) {
   std::size_t begin = text.size();
-  for (std::string_view c = last_sequence(text); !c.empty() && is_white_space(code_point(c)); c = last_sequence(text.substr(0, begin))) begin -= c.size();
+  for (std::string_view c = last_sequence(text); !c.empty() && is_white_space(code_point(c));
+       c = last_sequence(text.substr(0, begin)))
+    begin -= c.size();
   return text.size() - begin;
 }
 
 std::size_t space_after(std::string_view text) {
   std::size_t end = 0;
-  for (std::size_t length = sequence_length(text); length != 0 && is_white_space(code_point(text.substr(end, length))); length = sequence_length(text.substr(end))) end += length;
+  for (std::size_t length = sequence_length(text); length != 0 && is_white_space(code_point(text.substr(end, length)));
+       length = sequence_length(text.substr(end)))
+    end += length;
   return end;
 }
 
@@ -79,7 +83,8 @@ bool AddedTokens::stands_alone(std::string_view text, std::size_t begin, std::si
   return !is_word(last_sequence(text.substr(0, begin))) && !is_word(after.substr(0, sequence_length(after)));
 }
 
-void AddedTokens::split(std::string_view text, const std::function<void(std::string_view)>& on_text, const std::function<void(std::uint32_t)>& on_token) const {
+void AddedTokens::split(std::string_view text, const std::function<void(std::string_view)>& on_text,
+                        const std::function<void(std::uint32_t)>& on_token) const {
   std::size_t done = 0;
   for (std::size_t at = 0; at < text.size();) {
     const AddedToken* token = starts_[static_cast<unsigned char>(text[at])] ? longest(text, at) : nullptr;

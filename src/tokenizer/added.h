@@ -17,7 +17,8 @@ class AddedTokens {
  public:
   explicit AddedTokens(std::vector<AddedToken> tokens);
   /// Calls on_text(section) and on_token(id) in the order of the text; sections are never empty.
-  void split(std::string_view text, const std::function<void(std::string_view)>& on_text, const std::function<void(std::uint32_t)>& on_token) const;
+  void split(std::string_view text, const std::function<void(std::string_view)>& on_text,
+             const std::function<void(std::uint32_t)>& on_token) const;
 
  private:
   struct Node {

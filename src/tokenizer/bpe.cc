@@ -45,7 +45,8 @@ MergeTable::Found MergeTable::find(std::uint32_t left, std::uint32_t right) cons
   return slots_[at].found;
 }
 
-WordTable::WordTable(const std::vector<std::optional<std::string>>& words) : words_(&words), slots_(table_size(words.size()), MergeTable::kNone) {
+WordTable::WordTable(const std::vector<std::optional<std::string>>& words)
+    : words_(&words), slots_(table_size(words.size()), MergeTable::kNone) {
   for (std::size_t id = 0; id < words.size(); ++id) {
     if (!words[id]) continue;
     std::size_t at = hash_of(*words[id]) & (slots_.size() - 1);
@@ -61,7 +62,11 @@ std::optional<std::uint32_t> WordTable::find(std::string_view word) const {
 }
 
 Bpe::Bpe(const Spec& spec)
-    : ignore_merges_(spec.ignore_merges), merges_any_(!spec.merges.empty()), merges_(spec.merges), bytes_(bytes_of_tokens(spec)), words_(bytes_) {
+    : ignore_merges_(spec.ignore_merges),
+      merges_any_(!spec.merges.empty()),
+      merges_(spec.merges),
+      bytes_(bytes_of_tokens(spec)),
+      words_(bytes_) {
   for (std::size_t byte = 0; byte < 256; ++byte) {
     const char c = static_cast<char>(byte);
     const std::optional<std::uint32_t> id = words_.find({&c, 1});
@@ -107,7 +112,8 @@ void Bpe::merge_short(std::string_view word, std::vector<std::uint32_t>& out) co
 
 // The same with a queue of pairs by (rank, position): n log n.
 void Bpe::merge_long(std::string_view word, std::vector<std::uint32_t>& out) const {
-  if (word.size() >= std::numeric_limits<std::uint32_t>::max()) throw Error("tokenizer: a word of " + std::to_string(word.size()) + " bytes is too long");
+  if (word.size() >= std::numeric_limits<std::uint32_t>::max())
+    throw Error("tokenizer: a word of " + std::to_string(word.size()) + " bytes is too long");
   const auto n = static_cast<std::uint32_t>(word.size());
   struct Symbol {
     std::uint32_t id, previous, next;

@@ -9,7 +9,9 @@
 namespace graft::tokenizer {
 namespace {
 
-constexpr bool shows_itself(unsigned byte) { return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE; }
+constexpr bool shows_itself(unsigned byte) {
+  return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+}
 
 constexpr std::array<std::uint16_t, 256> characters() {
   std::array<std::uint16_t, 256> of{};

@@ -44,7 +44,8 @@ Pattern::Pattern(std::string_view oniguruma) : code_(std::make_unique<Code>()) {
   int error = 0;
   PCRE2_SIZE offset = 0;
   // Anchored: a word starts where the last one ended. Never UTF checks: Scan::match gets valid text only.
-  code_->code.reset(pcre2_compile(units(regex), regex.size(), PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr));
+  code_->code.reset(pcre2_compile(units(regex), regex.size(), PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NEVER_BACKSLASH_C,
+                                  &error, &offset, nullptr));
   if (!code_->code) throw Error("pattern \"" + std::string(oniguruma) + "\": " + message_of(error));
   std::uint32_t empty = 0;
   pcre2_pattern_info(code_->code.get(), PCRE2_INFO_MATCHEMPTY, &empty);

@@ -48,7 +48,8 @@ class Node {
   void object(std::initializer_list<std::string_view> known) const {
     if (!value_->is_object()) refuse_value("must be an object");
     for (const auto& [key, value] : value_->items())
-      if (std::find(known.begin(), known.end(), key) == known.end()) (*this)[key.c_str()].refuse_value("a key that is not understood");
+      if (std::find(known.begin(), known.end(), key) == known.end())
+        (*this)[key.c_str()].refuse_value("a key that is not understood");
   }
   std::string text() const {
     if (!value_->is_string()) refuse_value("must be a string");
@@ -60,7 +61,8 @@ class Node {
   }
   bool flag_or(bool missing) const { return is_null() ? missing : flag(); }
   std::uint32_t id(std::size_t below) const {
-    if (!value_->is_number_unsigned() || value_->get<std::uint64_t>() >= below) refuse_value("must be an id below " + std::to_string(below));
+    if (!value_->is_number_unsigned() || value_->get<std::uint64_t>() >= below)
+      refuse_value("must be an id below " + std::to_string(below));
     return value_->get<std::uint32_t>();
   }
   void must_be(const json& wanted) const {
@@ -81,7 +83,8 @@ class SpecReader {
   explicit SpecReader(const Node& root) : root_(root) {}
 
   Spec read() {
-    root_.object({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"});
+    root_.object(
+        {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"});
     root_["version"].must_be("1.0");
     for (const char* key : {"truncation", "padding"})
       if (!root_[key].is_null()) root_[key].refuse_value("only null is understood: it would change the ids");
@@ -119,7 +122,8 @@ class SpecReader {
   }
 
   void bpe(const Node& model) {
-    model.object({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges"});
+    model.object({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback",
+                  "ignore_merges", "vocab", "merges"});
     if (!model["dropout"].is_null() && model["dropout"].value() != 0.0) model["dropout"].refuse_value("only null is understood");
     model["continuing_subword_prefix"].must_be_empty();
     model["end_of_word_suffix"].must_be_empty();
@@ -129,7 +133,8 @@ class SpecReader {
     vocabulary(model["vocab"]);
     if (!model["unk_token"].is_null()) {  // it never occurs if every byte is a token
       for (const unsigned char byte : bytes_by_character())
-        if (!id_of_.contains(to_byte_characters(std::string(1, static_cast<char>(byte))))) model["unk_token"].refuse_value("only null is understood where a byte is missing from the vocabulary");
+        if (!id_of_.contains(to_byte_characters(std::string(1, static_cast<char>(byte)))))
+          model["unk_token"].refuse_value("only null is understood where a byte is missing from the vocabulary");
     }
     merges(model["merges"]);
     byte_level_words(root_["pre_tokenizer"]);
@@ -204,11 +209,14 @@ class SpecReader {
     vocabulary(model["vocab"]);
     for (const std::string& token : spec_.tokens) {
       const bool character = !token.empty() && sequence_length(token) == token.size();
-      if (!character && byte_of_token(token) < 0) model["vocab"].refuse("holds " + json(token).dump() + ", and only characters and bytes like \"<0x80>\" are understood");
+      if (!character && byte_of_token(token) < 0)
+        model["vocab"].refuse("holds " + json(token).dump() + ", and only characters and bytes like \"<0x80>\" are understood");
     }
-    if (const Node unknown = model["unk_token"]; !unknown.is_null() && id_of_.contains(unknown.text())) unknown.refuse_value("only a token that is not in the vocabulary is understood");
+    if (const Node unknown = model["unk_token"]; !unknown.is_null() && id_of_.contains(unknown.text()))
+      unknown.refuse_value("only a token that is not in the vocabulary is understood");
     spec_.characters = true;
-    if (const Node words = root_["pre_tokenizer"]; split(words) != kCharacterPattern) words["pattern"].refuse_value("only [\\s\\S] is understood with WordLevel");
+    if (const Node words = root_["pre_tokenizer"]; split(words) != kCharacterPattern)
+      words["pattern"].refuse_value("only [\\s\\S] is understood with WordLevel");
     root_["decoder"].must_be({{"type", "Sequence"}, {"decoders", {{{"type", "ByteFallback"}}, {{"type", "Fuse"}}}}});
   }
 
@@ -293,7 +301,8 @@ Spec read_spec(std::string_view text, const std::string& name) {
   } catch (const json::exception& error) {
     const std::string_view what = error.what();
     const std::size_t bracket = what.find("] ");
-    throw Error("tokenizer \"" + name + "\": is not JSON: " + std::string(bracket == std::string_view::npos ? what : what.substr(bracket + 2)));
+    throw Error("tokenizer \"" + name +
+                "\": is not JSON: " + std::string(bracket == std::string_view::npos ? what : what.substr(bracket + 2)));
   }
   if (!document.is_object()) throw Error("tokenizer \"" + name + "\": must be a JSON object, got " + shown(document));
   return SpecReader(Node(document, "", name)).read();

@@ -11,9 +11,9 @@ struct AddedToken {
   std::string content;
   std::uint32_t id = 0;
   bool special = false;
-  bool single_word = false;     ///< only where no word character stands before or after
+  bool single_word = false;             ///< only where no word character stands before or after
   bool lstrip = false, rstrip = false;  ///< takes the white space before, after
-  bool normalized = false;      ///< found in the normalized text, after the others
+  bool normalized = false;              ///< found in the normalized text, after the others
 };
 
 struct Merge {
@@ -22,13 +22,13 @@ struct Merge {
 
 /// What a tokenizer.json says. Every tokenizer is made from one.
 struct Spec {
-  bool characters = false;           ///< a token a code point; else byte-level BPE
-  std::vector<std::string> tokens;   ///< by id, as written in the file; those of the model come first
-  std::size_t model_size = 0;        ///< how many are the model's
-  std::vector<Merge> merges;         ///< by rank
-  bool ignore_merges = false;        ///< a word that is a token is that token, whatever the merges give
-  std::vector<std::string> patterns; ///< cut the text into words, one after the other, in Oniguruma's syntax
-  bool prefix_space = false;         ///< a space is put before a text that starts with none
+  bool characters = false;            ///< a token a code point; else byte-level BPE
+  std::vector<std::string> tokens;    ///< by id, as written in the file; those of the model come first
+  std::size_t model_size = 0;         ///< how many are the model's
+  std::vector<Merge> merges;          ///< by rank
+  bool ignore_merges = false;         ///< a word that is a token is that token, whatever the merges give
+  std::vector<std::string> patterns;  ///< cut the text into words, one after the other, in Oniguruma's syntax
+  bool prefix_space = false;          ///< a space is put before a text that starts with none
   std::vector<AddedToken> added;
   std::vector<std::uint32_t> before, after;  ///< of a text, if special tokens are asked for
 };
@@ -37,7 +37,8 @@ struct Spec {
 Spec read_spec(std::string_view json, const std::string& name);
 
 /// The text of a tokenizer.json of a byte-level BPE: `tokens` by id as bytes, merges by rank; special tokens have the first ids.
-std::string write_bpe(const std::vector<std::string>& tokens, const std::vector<Merge>& merges, std::string_view pattern, const std::vector<std::string>& special);
+std::string write_bpe(const std::vector<std::string>& tokens, const std::vector<Merge>& merges, std::string_view pattern,
+                      const std::vector<std::string>& special);
 /// The same of a tokenizer whose tokens are characters or bytes that are no part of one.
 std::string write_characters(const std::vector<std::string>& tokens);
 

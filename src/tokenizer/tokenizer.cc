@@ -24,7 +24,8 @@ using namespace tokenizer;  // NOLINT(google-build-using-namespace)
 
 std::vector<AddedToken> added_tokens(const Spec& spec, bool normalized) {
   std::vector<AddedToken> some;
-  std::copy_if(spec.added.begin(), spec.added.end(), std::back_inserter(some), [&](const AddedToken& token) { return token.normalized == normalized; });
+  std::copy_if(spec.added.begin(), spec.added.end(), std::back_inserter(some),
+               [&](const AddedToken& token) { return token.normalized == normalized; });
   return some;
 }
 
@@ -44,7 +45,10 @@ constexpr std::uint32_t kFirstByte = 0x110000;
 
 struct Tokenizer::Impl {
   Impl(std::string json_text, const std::string& name)
-      : json(std::move(json_text)), spec(read_spec(json, name)), unnormalized(added_tokens(spec, false)), normalized(added_tokens(spec, true)) {
+      : json(std::move(json_text)),
+        spec(read_spec(json, name)),
+        unnormalized(added_tokens(spec, false)),
+        normalized(added_tokens(spec, true)) {
     detail::ContentHash content;
     content.update(std::as_bytes(std::span(json)));
     hash = content.value();
@@ -57,7 +61,8 @@ struct Tokenizer::Impl {
     if (spec.characters) {
       for (std::size_t id = 0; id < spec.model_size; ++id) {
         const int byte = byte_of_token(spec.tokens[id]);
-        characters.emplace(byte < 0 ? code_point(spec.tokens[id]) : kFirstByte + static_cast<std::uint32_t>(byte), static_cast<std::uint32_t>(id));
+        characters.emplace(byte < 0 ? code_point(spec.tokens[id]) : kFirstByte + static_cast<std::uint32_t>(byte),
+                           static_cast<std::uint32_t>(id));
       }
       return;
     }
@@ -88,7 +93,8 @@ template <class Impl>
 class Encoding {
  public:
   using Each = std::function<void(std::span<const std::uint32_t>)>;
-  Encoding(const Impl& impl, std::string_view text, const Each* each) : impl_(impl), text_(text), each_(each), words_(impl.patterns) {
+  Encoding(const Impl& impl, std::string_view text, const Each* each)
+      : impl_(impl), text_(text), each_(each), words_(impl.patterns) {
     if (impl.bpe && !impl.patterns.empty() && text.size() >= kWorthACache) cache_.emplace(kCacheLog2);
   }
 
@@ -96,7 +102,12 @@ class Encoding {
     if (add_special_tokens) out_ = impl_.spec.before;
     const auto token = [&](std::uint32_t id) { out_.push_back(id); };
     impl_.unnormalized.split(
-        text_, [&](std::string_view part) { impl_.normalized.split(part, [&](std::string_view section) { encode_section(section); }, token); }, token);
+        text_,
+        [&](std::string_view part) {
+          impl_.normalized.split(
+              part, [&](std::string_view section) { encode_section(section); }, token);
+        },
+        token);
     if (add_special_tokens) out_.insert(out_.end(), impl_.spec.after.begin(), impl_.spec.after.end());
     if (each_ != nullptr && !out_.empty()) (*each_)(out_);
     return std::move(out_);
@@ -106,7 +117,8 @@ class Encoding {
   static constexpr std::size_t kWorthACache = 4096, kCacheLog2 = 14, kPiece = 1 << 16;
 
   [[noreturn]] void fail(const std::string& what, const char* at) const {
-    throw Error("tokenizer: " + what + " at position " + std::to_string(at - text_.data()) + " of the text is not in the vocabulary");
+    throw Error("tokenizer: " + what + " at position " + std::to_string(at - text_.data()) +
+                " of the text is not in the vocabulary");
   }
 
   void flush() {
@@ -136,12 +148,15 @@ class Encoding {
   void encode_characters(std::string_view text) {
     while (!text.empty()) {
       const std::size_t length = sequence_length(text);
-      const std::uint32_t character = length == 0 ? kFirstByte + static_cast<unsigned char>(text[0]) : code_point(text.substr(0, length));
+      const std::uint32_t character =
+          length == 0 ? kFirstByte + static_cast<unsigned char>(text[0]) : code_point(text.substr(0, length));
       const auto found = impl_.characters.find(character);
       if (found == impl_.characters.end()) {
         char code[16];
         std::snprintf(code, sizeof code, "U+%04X", character);
-        fail(length < 2 ? "byte " + byte_text(static_cast<unsigned char>(text[0])) : std::string("character ") + code + " ('" + std::string(text.substr(0, length)) + "')", text.data());
+        fail(length < 2 ? "byte " + byte_text(static_cast<unsigned char>(text[0]))
+                        : std::string("character ") + code + " ('" + std::string(text.substr(0, length)) + "')",
+             text.data());
       }
       out_.push_back(found->second);
       flush();
@@ -164,7 +179,9 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
-Tokenizer Tokenizer::from_json(std::string_view json, const std::string& name) { return Tokenizer(std::make_unique<const Impl>(std::string(json), name)); }
+Tokenizer Tokenizer::from_json(std::string_view json, const std::string& name) {
+  return Tokenizer(std::make_unique<const Impl>(std::string(json), name));
+}
 
 Tokenizer Tokenizer::load(const std::filesystem::path& file) { return from_json(MappedFile(file).text(), file.string()); }
 
@@ -206,7 +223,8 @@ std::vector<std::uint32_t> Tokenizer::encode(std::string_view text, bool add_spe
   return Encoding<Impl>(*impl_, text, nullptr).run(add_special_tokens);
 }
 
-void Tokenizer::encode(std::string_view text, bool add_special_tokens, const std::function<void(std::span<const std::uint32_t>)>& each) const {
+void Tokenizer::encode(std::string_view text, bool add_special_tokens,
+                       const std::function<void(std::span<const std::uint32_t>)>& each) const {
   Encoding<Impl>(*impl_, text, &each).run(add_special_tokens);
 }
 
@@ -214,7 +232,8 @@ std::string Tokenizer::decode(std::span<const std::uint32_t> ids, bool skip_spec
   std::string text;
   for (std::size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] >= impl_->bytes.size()) {
-      throw Error("tokenizer: id " + std::to_string(ids[i]) + " at position " + std::to_string(i) + " is not below " + std::to_string(impl_->bytes.size()));
+      throw Error("tokenizer: id " + std::to_string(ids[i]) + " at position " + std::to_string(i) + " is not below " +
+                  std::to_string(impl_->bytes.size()));
     }
     if (!skip_special_tokens || !impl_->special[ids[i]]) text += impl_->bytes[ids[i]];
   }
@@ -222,7 +241,8 @@ std::string Tokenizer::decode(std::span<const std::uint32_t> ids, bool skip_spec
 }
 
 const std::string& Tokenizer::token(std::uint32_t id) const {
-  if (id >= impl_->spec.tokens.size()) throw Error("tokenizer: id " + std::to_string(id) + " is not below " + std::to_string(impl_->spec.tokens.size()));
+  if (id >= impl_->spec.tokens.size())
+    throw Error("tokenizer: id " + std::to_string(id) + " is not below " + std::to_string(impl_->spec.tokens.size()));
   return impl_->spec.tokens[id];
 }
 
@@ -236,8 +256,11 @@ bool Tokenizer::is_special(std::uint32_t id) const { return id < impl_->special.
 std::string Tokenizer::description() const {
   const Spec& spec = impl_->spec;
   const auto special = std::count(impl_->special.begin(), impl_->special.end(), true);
-  const std::string kind = spec.characters ? "characters" : spec.merges.empty() ? "bytes" : "byte-level BPE of " + std::to_string(spec.merges.size()) + " merges";
-  return kind + ", " + std::to_string(spec.tokens.size()) + " tokens" + (special > 0 ? ", " + std::to_string(special) + " of them special" : "");
+  const std::string kind = spec.characters       ? "characters"
+                           : spec.merges.empty() ? "bytes"
+                                                 : "byte-level BPE of " + std::to_string(spec.merges.size()) + " merges";
+  return kind + ", " + std::to_string(spec.tokens.size()) + " tokens" +
+         (special > 0 ? ", " + std::to_string(special) + " of them special" : "");
 }
 
 const std::string& Tokenizer::json() const { return impl_->json; }

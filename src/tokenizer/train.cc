@@ -76,7 +76,8 @@ class Trainer {
       if (pair.count < min_frequency) break;
       const auto left = static_cast<std::uint32_t>(top.pair >> 32), right = static_cast<std::uint32_t>(top.pair);
       const std::string text = tokens_[left] + tokens_[right];
-      const auto [known, is_new] = ids_.emplace(text, static_cast<std::uint32_t>(tokens_.size()));  // another pair may have given it before
+      const auto [known, is_new] =
+          ids_.emplace(text, static_cast<std::uint32_t>(tokens_.size()));  // another pair may have given it before
       const std::uint32_t merged = known->second;
       if (is_new) tokens_.push_back(text);
       merges.push_back({left, right, merged});
@@ -158,15 +159,18 @@ class Trainer {
 void check(const BpeOptions& options) {
   const auto special = static_cast<std::int64_t>(options.special_tokens.size());
   if (options.vocab_size < 256 + special || options.vocab_size > std::int64_t{1} << 30) {
-    throw Error("tokenizer: vocab_size must be at least " + std::to_string(256 + special) + " (256 bytes and " + std::to_string(special) + " special tokens) and at most 2^30, got " +
-                std::to_string(options.vocab_size));
+    throw Error("tokenizer: vocab_size must be at least " + std::to_string(256 + special) + " (256 bytes and " +
+                std::to_string(special) + " special tokens) and at most 2^30, got " + std::to_string(options.vocab_size));
   }
-  if (options.min_frequency < 1) throw Error("tokenizer: min_frequency must be at least 1, got " + std::to_string(options.min_frequency));
+  if (options.min_frequency < 1)
+    throw Error("tokenizer: min_frequency must be at least 1, got " + std::to_string(options.min_frequency));
   for (auto token = options.special_tokens.begin(); token != options.special_tokens.end(); ++token) {
     if (token->empty()) throw Error("tokenizer: a special token is empty");
     if (valid_prefix(*token) != token->size()) throw Error("tokenizer: special token \"" + *token + "\" is not valid UTF-8");
-    if (std::find(options.special_tokens.begin(), token, *token) != token) throw Error("tokenizer: special token \"" + *token + "\" is given twice");
-    if (const auto bytes = from_byte_characters(*token); bytes && bytes->size() == 1) throw Error("tokenizer: special token \"" + *token + "\" is how a byte is written");
+    if (std::find(options.special_tokens.begin(), token, *token) != token)
+      throw Error("tokenizer: special token \"" + *token + "\" is given twice");
+    if (const auto bytes = from_byte_characters(*token); bytes && bytes->size() == 1)
+      throw Error("tokenizer: special token \"" + *token + "\" is how a byte is written");
   }
 }
 
@@ -179,7 +183,8 @@ Tokenizer Tokenizer::train_bpe(std::string_view text, const BpeOptions& options)
   for (const std::string& special : options.special_tokens) tokens.push_back(from_byte_characters(special).value_or(""));
   const auto first_byte = static_cast<std::uint32_t>(tokens.size());
   for (const unsigned char byte : bytes_by_character()) tokens.emplace_back(1, static_cast<char>(byte));
-  const std::vector<Merge> merges = Trainer(counts, tokens, first_byte).merge(static_cast<std::size_t>(options.vocab_size), options.min_frequency);
+  const std::vector<Merge> merges =
+      Trainer(counts, tokens, first_byte).merge(static_cast<std::size_t>(options.vocab_size), options.min_frequency);
   return from_json(write_bpe(tokens, merges, options.pattern, options.special_tokens), "trained");
 }
 

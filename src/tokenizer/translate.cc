@@ -11,7 +11,8 @@ namespace graft::tokenizer {
 namespace {
 
 // Unicode's White_Space, and the rest, as members of a class. PCRE2's own \s lacks U+0085.
-constexpr std::string_view kSpace = R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
+constexpr std::string_view kSpace =
+    R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 constexpr std::string_view kNotSpace =
     R"(\x{0}-\x{8}\x{e}-\x{1f}\x{21}-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff}\x{200b}-\x{2027}\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
 
@@ -32,7 +33,8 @@ class Translator {
 
  private:
   [[noreturn]] void refuse(std::string_view what, const std::string& why = "is not understood") const {
-    throw Error("pattern \"" + std::string(pattern_) + "\": \"" + std::string(what) + "\" at byte " + std::to_string(at_) + " " + why);
+    throw Error("pattern \"" + std::string(pattern_) + "\": \"" + std::string(what) + "\" at byte " + std::to_string(at_) + " " +
+                why);
   }
   std::string_view rest() const { return pattern_.substr(at_); }
   bool starts(std::string_view what) const { return rest().starts_with(what); }
@@ -115,7 +117,8 @@ class Translator {
     const std::size_t comma = inside.find(',');
     const std::string_view low = inside.substr(0, comma), high = comma == std::string_view::npos ? "" : inside.substr(comma + 1);
     const auto number = [](std::string_view text) { return text.size() <= 4 && std::all_of(text.begin(), text.end(), is_digit); };
-    if ((low.empty() && high.empty()) || !number(low) || !number(high)) refuse("{", "is no quantifier; write \\{ for the character");
+    if ((low.empty() && high.empty()) || !number(low) || !number(high))
+      refuse("{", "is no quantifier; write \\{ for the character");
     out_ += "{" + (low.empty() ? "0" : std::string(low)) + (comma == std::string_view::npos ? "" : "," + std::string(high)) + "}";
     at_ = end + 1;
     if (starts("?") || starts("+")) refuse(rest().substr(0, 1), "after {} is not understood");
@@ -140,7 +143,8 @@ class Translator {
       }
       // A set is no end of a range.
       const bool set = rest().size() > 1 && std::string_view("sSdpP").find(rest()[1]) != std::string_view::npos;
-      if (set && at_ > first + 1 && pattern_[at_ - 1] == '-' && pattern_[at_ - 2] != '\\') refuse(rest().substr(0, 2), "after - is not understood");
+      if (set && at_ > first + 1 && pattern_[at_ - 1] == '-' && pattern_[at_ - 2] != '\\')
+        refuse(rest().substr(0, 2), "after - is not understood");
       escape(true);
       if (set && starts("-") && !starts("-]")) refuse("-", "after a set is not understood");
     }
@@ -181,7 +185,8 @@ class Translator {
     const bool braces = starts("\\x{");
     const std::size_t end = braces ? pattern_.find('}', at_) : at_ + 6;
     const std::size_t first = at_ + (braces ? 3 : 2);
-    if (!(braces || starts("\\u")) || end == std::string_view::npos || end > pattern_.size() || end == first || end - first > 6) refuse(rest().substr(0, 2));
+    if (!(braces || starts("\\u")) || end == std::string_view::npos || end > pattern_.size() || end == first || end - first > 6)
+      refuse(rest().substr(0, 2));
     const std::string_view digits = pattern_.substr(first, end - first);
     if (!std::all_of(digits.begin(), digits.end(), is_hex)) refuse(rest().substr(0, 2));
     out_ += "\\x{" + std::string(digits) + "}";
@@ -189,7 +194,8 @@ class Translator {
   }
 
   std::string category(std::string_view name) const {
-    const auto* known = std::find_if(kSinceUnicode14.begin(), kSinceUnicode14.end(), [&](const auto& entry) { return entry.first == name; });
+    const auto* known =
+        std::find_if(kSinceUnicode14.begin(), kSinceUnicode14.end(), [&](const auto& entry) { return entry.first == name; });
     if (known == kSinceUnicode14.end()) refuse("\\p{" + std::string(name) + "}");
     return "\\p{" + std::string(name) + "}" + std::string(known->second);
   }

@@ -14,12 +14,15 @@ using nlohmann::ordered_json;
 // ordered_json looks keys up one by one, so the large object is written by hand.
 std::string vocabulary(const std::vector<std::string>& tokens) {
   std::string text = "{";
-  for (std::size_t id = 0; id < tokens.size(); ++id) text += (id == 0 ? "\n" : ",\n") + ordered_json(tokens[id]).dump() + ":" + std::to_string(id);
+  for (std::size_t id = 0; id < tokens.size(); ++id)
+    text += (id == 0 ? "\n" : ",\n") + ordered_json(tokens[id]).dump() + ":" + std::to_string(id);
   return text + "}";
 }
 
-std::string document(const ordered_json& added, const ordered_json& pre_tokenizer, const ordered_json& decoder, const std::string& model) {
-  return "{\"version\":\"1.0\",\n\"truncation\":null,\n\"padding\":null,\n\"added_tokens\":" + added.dump() + ",\n\"normalizer\":null,\n\"pre_tokenizer\":" + pre_tokenizer.dump() +
+std::string document(const ordered_json& added, const ordered_json& pre_tokenizer, const ordered_json& decoder,
+                     const std::string& model) {
+  return "{\"version\":\"1.0\",\n\"truncation\":null,\n\"padding\":null,\n\"added_tokens\":" + added.dump() +
+         ",\n\"normalizer\":null,\n\"pre_tokenizer\":" + pre_tokenizer.dump() +
          ",\n\"post_processor\":null,\n\"decoder\":" + decoder.dump() + ",\n\"model\":" + model + "}\n";
 }
 
@@ -46,17 +49,26 @@ int byte_of_token(std::string_view token) {
   return token[5] == '>' && high < 16 && low < 16 ? static_cast<int>(high * 16 + low) : -1;
 }
 
-std::string write_bpe(const std::vector<std::string>& tokens, const std::vector<Merge>& merges, std::string_view pattern, const std::vector<std::string>& special) {
+std::string write_bpe(const std::vector<std::string>& tokens, const std::vector<Merge>& merges, std::string_view pattern,
+                      const std::vector<std::string>& special) {
   std::vector<std::string> names(special);
   for (std::size_t id = special.size(); id < tokens.size(); ++id) names.push_back(to_byte_characters(tokens[id]));
   ordered_json added = ordered_json::array();
   for (std::size_t id = 0; id < special.size(); ++id) {
-    added.push_back({{"id", id}, {"content", special[id]}, {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", false}, {"special", true}});
+    added.push_back({{"id", id},
+                     {"content", special[id]},
+                     {"single_word", false},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"normalized", false},
+                     {"special", true}});
   }
   ordered_json words = byte_level(pattern == kGpt2Pattern);
-  if (!pattern.empty() && pattern != kGpt2Pattern) words = {{"type", "Sequence"}, {"pretokenizers", ordered_json::array({split(pattern), words})}};
+  if (!pattern.empty() && pattern != kGpt2Pattern)
+    words = {{"type", "Sequence"}, {"pretokenizers", ordered_json::array({split(pattern), words})}};
 
-  std::string model = R"({"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"ignore_merges":false,)";
+  std::string model =
+      R"({"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"ignore_merges":false,)";
   model += "\n\"vocab\":" + vocabulary(names) + ",\n\"merges\":[";
   for (std::size_t rank = 0; rank < merges.size(); ++rank)
     model += (rank == 0 ? "\n" : ",\n") + ordered_json(names[merges[rank].left] + " " + names[merges[rank].right]).dump();
@@ -64,8 +76,10 @@ std::string write_bpe(const std::vector<std::string>& tokens, const std::vector<
 }
 
 std::string write_characters(const std::vector<std::string>& tokens) {
-  const ordered_json decoder = {{"type", "Sequence"}, {"decoders", ordered_json::array({{{"type", "ByteFallback"}}, {{"type", "Fuse"}}})}};
-  return document(ordered_json::array(), split(kCharacterPattern), decoder, "{\"type\":\"WordLevel\",\n\"vocab\":" + vocabulary(tokens) + ",\n\"unk_token\":\"<unk>\"}");
+  const ordered_json decoder = {{"type", "Sequence"},
+                                {"decoders", ordered_json::array({{{"type", "ByteFallback"}}, {{"type", "Fuse"}}})}};
+  return document(ordered_json::array(), split(kCharacterPattern), decoder,
+                  "{\"type\":\"WordLevel\",\n\"vocab\":" + vocabulary(tokens) + ",\n\"unk_token\":\"<unk>\"}");
 }
 
 }  // namespace graft::tokenizer

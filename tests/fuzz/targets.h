@@ -9,7 +9,8 @@
 #define GRAFT_FUZZ_TARGETS(TARGET) \
   TARGET(checkpoint, 2'000)      \
   TARGET(hf_config, 10'000)      \
-  TARGET(safetensors, 20'000)
+  TARGET(safetensors, 20'000)    \
+  TARGET(tokenizer, 300)
 
 namespace graft::fuzz {
 #define GRAFT_DECLARE_TARGET(name, mutations) void fuzz_##name(std::span<const std::byte> input);
