@@ -405,10 +405,12 @@ int run_training(TrainOptions& options, const std::optional<Checkpoint>& resumed
   write_chart_svg(options.out / "loss.svg", run.tokenizer.empty() ? "Loss (nats a byte)" : "Loss (nats a token)", "step", "cross-entropy", {loss, smooth, validated});
   watching.finish();
   if (options.pictures) {
-    const auto held_out = data.validation_tokens().first(std::min<std::size_t>({48, static_cast<std::size_t>(run.context), data.validation_tokens().size()}));
+    const TokenView held_out = data.validation_tokens();
+    std::vector<std::uint32_t> ids(std::min<std::size_t>({48, static_cast<std::size_t>(run.context), held_out.size()}));
+    held_out.copy(0, ids);
     std::vector<std::string> shown;
-    for (const std::uint32_t& token : held_out) shown.push_back(tokenizer.decode(std::span(&token, 1)));
-    draw_attention(options.out, model, trainer.forward(), {held_out.begin(), held_out.end()}, shown);
+    for (const std::uint32_t& token : ids) shown.push_back(tokenizer.decode(std::span(&token, 1)));
+    draw_attention(options.out, model, trainer.forward(), ids, shown);
   }
 
   if (interrupted || step < run.steps) {
