@@ -91,7 +91,9 @@ class Model {
 /// attn.masked_bias, rotary_emb.inv_freq) are passed over, and so is an lm_head that is tied and equal to the embedding.
 Model load(const std::filesystem::path& folder);
 
+/// The float type of the weights in a folder.
 enum class SaveAs : std::uint8_t { f32, bf16, f16 };
+/// How `save` writes a folder.
 struct SaveOptions {
   SaveAs dtype = SaveAs::f32;                    ///< rounded to the nearest, ties to even; f16 refuses what is too large for it
   std::int64_t max_shard_bytes = 5'000'000'000;  ///< above that the weights are split, with an index; a tensor is never split

@@ -174,6 +174,7 @@ struct Llama {
   std::int64_t parameter_count() const;
 };
 
+/// Sizes of a GPT-2, as in Hugging Face's GPT2Config.
 struct Gpt2Config {
   std::int64_t vocab_size = 0;
   std::int64_t max_positions = 1024;  ///< tokens of a sequence, at most: rows of the table of positions

@@ -16,6 +16,7 @@ Graph fuse(const Graph& graph);
 /// with its gradients and update, so that the products of the backward pass are narrow too.
 Graph mixed_precision(const Graph& graph);
 
+/// What `recompute` is to reach.
 struct RecomputeOptions {
   std::size_t budget_bytes = 0;  ///< what MemoryReport::arena may be at most
 };
