@@ -98,9 +98,7 @@ void tile_gradients(const Problem& p, const TilePair& pair, std::int64_t head, b
       if (partial) weight = where_visible(weight, j, range, 0.0f);
       store(scores + j, weight);
       if (!grads) continue;
-      Vec gradient = weight * (load(gradients + j) - delta);
-      if (partial) gradient = where_visible(gradient, j, range, 0.0f);  // 0 times whatever is there
-      store(gradients + j, gradient);
+      store(gradients + j, weight * (load(gradients + j) - delta));
     }
     for (float* row : {scores, gradients}) {
       std::fill_n(row, at.first, 0.0f);
