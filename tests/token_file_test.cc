@@ -86,6 +86,8 @@ TEST(TokenFile, NothingIsThereWithoutCommit) {
               "token file \"" + (folder / "t.bin").string() + "\": the id 10 is not below 10");
   }
   EXPECT_TRUE(folder.names().empty());
+  EXPECT_EQ(message_of([&] { TokenFileWriter(folder / "no" / "t.bin", 10, ""); }),
+            "token file \"" + (folder / "no" / "t.bin").string() + "\": cannot write: cannot open its folder: No such file or directory");
   for (const std::int64_t size : {std::int64_t{0}, std::int64_t{-1}, (std::int64_t{1} << 31) + 1})
     EXPECT_EQ(message_of([&] { TokenFileWriter(folder / "t.bin", size, ""); }), "token file \"" + (folder / "t.bin").string() +
                                                                                     "\": a vocabulary of " + std::to_string(size) +

@@ -119,7 +119,7 @@ TokenFileWriter::TokenFileWriter(const std::filesystem::path& file, std::int64_t
   header.vocab_size = static_cast<std::uint64_t>(vocab_size);
   header.tokenizer_bytes = tokenizer_json.size();
   header.tokenizer_hash = hash_of(std::as_bytes(std::span(tokenizer_json)));
-  impl_.reset(new Impl{file, detail::AtomicFile(file), header.vocab_size, header.bytes_per_token, 0, {}, {}});
+  impl_.reset(new Impl{file, detail::AtomicFile(file, "token file"), header.vocab_size, header.bytes_per_token, 0, {}, {}});
   impl_->out.write(std::as_bytes(std::span(&header, 1)));
   impl_->out.write(std::as_bytes(std::span(tokenizer_json)));
   const std::array<std::byte, kBlock> zeros{};

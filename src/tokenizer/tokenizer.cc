@@ -267,7 +267,7 @@ const std::string& Tokenizer::json() const { return impl_->json; }
 std::uint64_t Tokenizer::hash() const { return impl_->hash; }
 
 void Tokenizer::save(const std::filesystem::path& file) const {
-  detail::AtomicFile out(file);
+  detail::AtomicFile out(file, "tokenizer");
   out.write(std::as_bytes(std::span(impl_->json)));
   out.commit();
 }
