@@ -49,6 +49,7 @@ TEST(Layout, ARowIsAsHighAsItsHighestBox) {
   EXPECT_DOUBLE_EQ(b[2].y, 100);
   EXPECT_DOUBLE_EQ(b[3].y, 180);
   EXPECT_DOUBLE_EQ(size.width, 210);
+  EXPECT_LT(b[1].x, b[2].x) << "what is equal stays in order";
   EXPECT_NEAR(b[0].x, 105, 0.5);
   EXPECT_DOUBLE_EQ(e[2].points[0].second, 140);
   EXPECT_DOUBLE_EQ(e[3].points[0].second, 120);  // from its own side, not the row's

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <sstream>
 
 #include "graft/graft.h"
 #include "src/report/diagram.h"
@@ -345,6 +346,116 @@ TEST(Pictures, TheGraphIsDrawnWithoutOverlapsInsideItsBounds) {
   EXPECT_EQ(text.find("href"), std::string::npos);
 }
 
+/// The numbers of a path: M, C, V and L commands as graft writes them.
+std::vector<double> numbers(const std::string& path) {
+  std::vector<double> found;
+  std::string text = path;
+  for (char& c : text)
+    if (std::string("MCVLZ").find(c) != std::string::npos) c = ' ';
+  std::istringstream in(text);
+  for (double x; in >> x;) found.push_back(x);
+  return found;
+}
+
+TEST(Pictures, EdgesLeadFromBoxToBox) {
+  const Graph g = decoder(1);
+  const std::vector<Element> svg = parse_xml(graph_svg(g));
+  const auto boxes = drawn_boxes(svg);
+  const auto middle_of_side = [&](double x, double y, bool sides) {  // of the left and right side, or of the upper and lower one
+    return std::count_if(boxes.begin(), boxes.end(), [&](const auto& b) {
+      const double cx = b[0] + b[2] / 2, cy = b[1] + b[3] / 2;
+      return sides ? std::abs(std::abs(x - cx) - b[2] / 2) < 0.11 && std::abs(y - cy) < 0.11
+                   : std::abs(x - cx) < 0.11 && std::abs(std::abs(y - cy) - b[3] / 2) < 0.11;
+    });
+  };
+  const Diagram diagram = detail::diagrams_of(g, {})[0];
+  const auto within = std::count_if(diagram.edges.begin(), diagram.edges.end(),
+                                    [&](const auto& e) { return diagram.boxes[e.first].part == diagram.boxes[e.second].part; });
+  const auto inner = elements(svg, "path", "stroke", "#7a8490"), heads = elements(svg, "path", "fill", "#7a8490"),
+             across = elements(svg, "path", "stroke-dasharray", "4 3");
+  EXPECT_EQ(inner.size(), static_cast<std::size_t>(within));
+  EXPECT_EQ(heads.size(), inner.size());
+  EXPECT_EQ(across.size() + inner.size(), diagram.edges.size());
+  int up = 0;
+  for (std::size_t e = 0; e < inner.size(); ++e) {
+    const std::string& d = inner[e].attributes.at("d");
+    const std::vector<double> line = numbers(d), head = numbers(heads[e].attributes.at("d"));
+    EXPECT_EQ(middle_of_side(line[0], line[1], false), 1) << d;
+    const std::size_t v = d.rfind('V'), c = d.rfind('C');
+    const double end_x = v != std::string::npos && (c == std::string::npos || v > c) ? head[2] : line[line.size() - 2];
+    EXPECT_EQ(middle_of_side(end_x, line.back(), false), 1) << d;
+    ASSERT_EQ(head.size(), 6u);
+    EXPECT_NEAR(head[2], end_x, 0.11);
+    EXPECT_NEAR(head[3], line.back(), 0.11);
+    EXPECT_NEAR(head[0] + head[4], 2 * head[2], 0.11);
+    EXPECT_NEAR(head[4] - head[0], 7, 0.11);
+    up += line.back() < line[1];
+    EXPECT_NEAR(head[3] - head[1], line.back() < line[1] ? -6 : 6, 0.11) << "the point of the arrow is at the box";
+  }
+  EXPECT_EQ(up, std::count_if(diagram.edges.begin(), diagram.edges.end(), [&](const auto& e) {
+              return diagram.boxes[e.first].part == Part::backward && diagram.boxes[e.second].part == Part::backward;
+            }));
+  for (const Element& e : across) {
+    const std::vector<double> line = numbers(e.attributes.at("d"));
+    ASSERT_EQ(line.size(), 8u);
+    EXPECT_EQ(middle_of_side(line[0], line[1], true), 1);
+    EXPECT_EQ(middle_of_side(line[6], line[7], true), 1);
+    EXPECT_EQ(line[1], line[3]);
+    EXPECT_EQ(line[5], line[7]);
+    EXPECT_EQ(line[2] - line[0] > 0, line[6] > line[0]) << "it leaves on the side where it goes";
+  }
+}
+
+TEST(Pictures, BoxesHoldTheirText) {
+  const Graph g = decoder(2);
+  const std::vector<Element> svg = parse_xml(graph_svg(g));
+  std::size_t shadows = 0, titles = 0;
+  for (std::size_t i = 0; i < svg.size(); ++i) {
+    if (svg[i].tag != "g" || svg[i].attributes.contains("transform")) continue;
+    ASSERT_EQ(svg[i + 1].tag, "title");
+    ++titles;
+    std::vector<Element> rects;
+    double x = 0, y = 0, width = 0, height = 0, last = 0;
+    for (std::size_t k = i + 2; k < svg.size() && svg[k].depth > svg[i].depth; ++k) {
+      if (svg[k].tag == "rect") {
+        rects.push_back(svg[k]);
+        x = svg[k].number("x"), y = svg[k].number("y"), width = svg[k].number("width"), height = svg[k].number("height");
+      }
+      if (svg[k].tag != "text") continue;
+      EXPECT_GE(svg[k].number("x"), x + 8) << svg[k].text;
+      EXPECT_LE(svg[k].number("x") + detail::text_width(svg[k].text, svg[k].attributes.contains("font-weight") ? 12 : 10.5),
+                x + width)
+          << svg[k].text;
+      EXPECT_GE(svg[k].number("y") - 10, y) << svg[k].text;
+      EXPECT_LE(svg[k].number("y") + 3, y + height) << svg[k].text;
+      EXPECT_GE(svg[k].number("y"), last);
+      last = svg[k].number("y");
+    }
+    if (rects.size() == 3) {  // a folded block has two shadows
+      ++shadows;
+      EXPECT_NEAR(rects[0].number("x") - rects[2].number("x"), 6, 1e-9);
+      EXPECT_NEAR(rects[1].number("y") - rects[2].number("y"), 3, 1e-9);
+    }
+  }
+  EXPECT_EQ(shadows, 3u);
+  const auto diagrams = detail::diagrams_of(g, {});
+  EXPECT_EQ(titles, diagrams[0].boxes.size() +
+                        diagrams[static_cast<std::size_t>(box(diagrams[0], "model.layers.0–1")->opens)].boxes.size() +
+                        diagrams[static_cast<std::size_t>(box(diagrams[0], "gradients of model.layers.0–1")->opens)].boxes.size());
+}
+
+TEST(Pictures, WhatDoesNotRunIsFaint) {
+  Graph g;
+  const Value x = g.input("x", {4, 8});
+  g.unary(UnaryFn::tanh, x, 0, "unused");
+  g.output("y", g.unary(UnaryFn::relu, x, 0, "used"));
+  const std::unique_ptr<Backend> backend = reference_backend();
+  const Plan plan(g, *backend);
+  EXPECT_EQ(elements(parse_xml(graph_svg(g, {.plan = &plan})), "g", "opacity", "0.45").size(), 1u);
+  EXPECT_NE(graph_dot(g, {.plan = &plan}).find("unused  tanh\\nf32[4, 8] · no memory\", color=\"#76b7b2\", style=dashed]"),
+            std::string::npos);
+}
+
 TEST(Pictures, TheBackwardPassLeadsUp) {
   const std::vector<Element> svg = parse_xml(graph_svg(decoder(1)));
   const auto y_of = [&](const std::string& text) {
@@ -542,6 +653,42 @@ TEST(Pictures, ThePeakAndTheLargestAreNamed) {
   const auto no_names = texts(parse_xml(memory_svg(plan, {.named = 0})));
   EXPECT_TRUE(
       std::none_of(no_names.begin(), no_names.end(), [](const std::string& t) { return t.find(" · ") != std::string::npos; }));
+}
+
+TEST(Pictures, TheLineIsTheBytesInUse) {
+  SmallPlan small;
+  const Plan plan(small.graph, *small.backend);
+  const std::vector<Element> svg = parse_xml(memory_svg(plan));
+  const double steps = static_cast<double>(plan.order().size()), scale = 330 / (static_cast<double>(plan.arena_bytes()) * 1.02);
+  std::string want;
+  double most = 0, most_at = 0;
+  for (std::size_t i = 0; i < plan.order().size(); ++i) {
+    double used = 0;
+    for (const Plan::Buffer& b : plan.buffers())
+      if (!b.persistent && b.first != Plan::kNone && b.first <= static_cast<std::int32_t>(i) &&
+          static_cast<std::int32_t>(i) <= b.last)
+        used += static_cast<double>(b.bytes);
+    const auto x = [&](double at) { return detail::number(76 + at / steps * 760, 1); };
+    want += (i == 0 ? "M" : "L") + x(static_cast<double>(i)) + " " + detail::number(422 - used * scale, 1) + "H" +
+            x(static_cast<double>(i) + 1);
+    if (used > most) most = used, most_at = 76 + (static_cast<double>(i) + 0.5) / steps * 760;
+  }
+  EXPECT_EQ(elements(svg, "path", "stroke", "#222")[0].attributes.at("d"), want);
+  const Element dot = elements(svg, "circle")[0];
+  EXPECT_NEAR(dot.number("cx"), most_at, 0.06);
+  EXPECT_NEAR(dot.number("cy"), 422 - most * scale, 0.06);
+  for (const Element& e : svg) {  // marks of the largest stand in the middle of their rectangles
+    if (e.tag != "text" || e.text != "1" || !e.attributes.contains("paint-order")) continue;
+    for (std::size_t i = 0; i + 1 < svg.size(); ++i)
+      if (svg[i].tag == "title" && svg[i].text.starts_with("first, ")) {
+        EXPECT_NEAR(e.number("x"), svg[i + 1].number("x") + svg[i + 1].number("width") / 2, 0.02);
+        EXPECT_NEAR(e.number("y"), svg[i + 1].number("y") + svg[i + 1].number("height") / 2 + 3.5, 0.02);
+      }
+  }
+  EXPECT_TRUE(says(svg, "nodes in the order they run"));
+  EXPECT_TRUE(says(svg, "place in the arena"));
+  EXPECT_TRUE(says(svg, "2 KB")) << "ticks without a zero behind the point";
+  for (const Element& e : svg) EXPECT_TRUE(e.tag != "text" || e.number("y") <= svg[0].number("height")) << e.text;
 }
 
 TEST(Pictures, WithAProfileTheAxisIsTime) {
