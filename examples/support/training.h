@@ -1,0 +1,93 @@
+#pragma once
+// What programs that train share: the settings, the graphs of training and validation, and the loop over steps with its files.
+#include <csignal>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "graft/backend.h"
+#include "graft/checkpoint.h"
+#include "graft/data.h"
+#include "graft/graph.h"
+#include "graft/profile.h"
+#include "graft/session.h"
+
+/// How a model is trained: the part of a run's configuration that is about training.
+struct TrainingSettings {
+  std::int64_t context = 128, steps = 2000, batch = 12, accumulate = 1, warmup = -1, seed = 1;
+  std::string optimizer = "adamw", schedule = "cosine", dtype = "f32";
+  double lr = 1e-3, min_lr = -1.0, beta1 = 0.9, beta2 = -1.0, weight_decay = 0.1, clip = 1.0, validation = 0.1;
+};
+
+/// How a run goes; nothing here changes a number.
+struct LoopOptions {
+  std::filesystem::path out;
+  int keep = 2;
+  std::int64_t eval_every = 250, eval_windows = 240, save_every = 500, stop_at = 0;
+  bool name_nonfinite = false, profile = false;
+  std::filesystem::path trace = {};  ///< where to write one step's trace, if given
+};
+
+/// The signal that asks a run for an end, 0 if none did; `stop_on_signals` makes SIGINT and SIGTERM set it.
+extern volatile std::sig_atomic_t interrupted;
+void stop_on_signals();
+
+graft::Schedule schedule_of(const TrainingSettings& settings);
+
+/// What is trained.
+struct Trainee {
+  /// ids u32 [n], sequences of `context` → logits; `train`: with dropout, if it has any.
+  std::function<graft::Value(graft::Graph& graph, graft::Value ids, std::int64_t context, bool train)> logits;
+  /// A pass over the forward pass and its loss, before there are gradients; may be empty.
+  std::function<graft::Graph(const graft::Graph& graph, bool train)> pass = {};
+};
+
+/// The training step: one graph, or a micro-batch graph run `accumulate` times and the graph of the update.
+class Trainer {
+ public:
+  Trainer(const TrainingSettings& settings, const Trainee& trainee, graft::Backend& backend, bool keep_all);
+  /// With `profile`, times the nodes of the last micro-batch.
+  void step(graft::WindowDataset& data, graft::Profile* profile);
+  /// The session that holds weights, moments and results.
+  graft::Session& session() { return update_ ? *update_ : micro_; }
+  graft::Session& forward() { return micro_; }
+
+ private:
+  std::int64_t accumulate_;
+  graft::Graph micro_graph_;
+  graft::Session micro_;
+  std::unique_ptr<graft::Session> update_;
+  std::vector<std::uint32_t> inputs_, labels_;
+};
+
+/// Mean loss over validation windows, evenly spread when there are more than `windows`.
+class Validation {
+ public:
+  Validation(const TrainingSettings& settings, const Trainee& trainee, const graft::WindowDataset& data, graft::Session& owner);
+  double loss(std::int64_t windows);
+
+ private:
+  const graft::WindowDataset& data_;
+  std::int64_t context_, batch_;
+  graft::Session session_;
+};
+
+/// Puts trainer and data where the checkpoint was written; returns its step.
+std::int64_t resume(const graft::Checkpoint& checkpoint, Trainer& trainer, graft::WindowDataset& data);
+
+/// Prints what is trained how: parameters, steps, backend, folder.
+void print_run(const TrainingSettings& settings, const LoopOptions& options, Trainer& trainer, std::int64_t resumed_at);
+
+struct LoopResult {
+  std::int64_t step = 0;  ///< the last one done
+  double best = std::numeric_limits<double>::infinity(), validation = std::numeric_limits<double>::quiet_NaN();
+  double seconds = 0.0;  ///< those of the runs before it, too
+};
+/// Trains from step `first` on, until all are done, `stop_at`, or a signal. Writes checkpoints with `config`, metrics.csv and loss.svg (losses in `unit`)
+/// to the folder, prints progress, and at the end what is done or how to go on.
+LoopResult train_loop(const TrainingSettings& settings, const LoopOptions& options, Trainer& trainer, Validation& validation, graft::WindowDataset& data,
+                      const std::string& config, const std::string& unit, std::int64_t first);

@@ -1,0 +1,57 @@
+#pragma once
+// The options of programs that train: settings, which a checkpoint keeps, and how a run goes.
+#include <CLI/CLI.hpp>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "examples/support/training.h"
+#include "graft/error.h"
+
+/// Options that set what a checkpoint keeps, by their keys in its JSON.
+class KeptOptions {
+ public:
+  explicit KeptOptions(CLI::App& app) : app_(app) {}
+  template <class T>
+  CLI::Option* add(const std::string& option, const std::string& key, T& value, const std::string& help) {
+    option_of_[key] = option;
+    return app_.add_option(option, value, help);
+  }
+  CLI::Option* flag(const std::string& option, const std::string& key, bool& value, const std::string& help) {
+    option_of_[key] = option;
+    return app_.add_flag(option, value, help);
+  }
+  bool given(const std::string& key) const { return app_.get_option(option_of_.at(key))->count() > 0; }
+  /// Explicit options that differ from what the checkpoint was trained with, but for the number of steps.
+  template <class Config>
+  void refuse_contradictions(const Config& given_now, const Config& kept) const {
+    const nlohmann::json a = given_now, b = kept;
+    for (const auto& [key, option] : option_of_)
+      if (key != "steps" && given(key) && a.at(key) != b.at(key))
+        throw graft::Error(option + " " + a.at(key).dump() + " contradicts the checkpoint, which was trained with " + b.at(key).dump());
+  }
+
+ private:
+  CLI::App& app_;
+  std::map<std::string, std::string> option_of_;
+};
+
+/// --steps, --batch, … --seed.
+void add_training_options(KeptOptions& options, TrainingSettings& run, const std::string& group);
+/// Defaults that depend on other options, and what contradicts what.
+void settle(TrainingSettings& run);
+
+/// --out, --eval-every, … --trace.
+void add_loop_options(CLI::App& app, LoopOptions& options, const std::string& group);
+
+/// --resume and the folder of the run.
+struct RunFolder {
+  std::string resume_from;
+  CLI::Option* resume = nullptr;
+  void add(CLI::App& app, const std::string& group);
+  bool resuming() const { return resume->count() > 0; }
+  /// The checkpoint file to go on with; fills in `out`.
+  std::filesystem::path checkpoint(std::filesystem::path& out) const;
+  /// A new run's folder, which must not hold another.
+  void start(std::filesystem::path& out) const;
+};
