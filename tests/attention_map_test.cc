@@ -324,6 +324,14 @@ TEST(AttentionMap, TheSvgShowsMapsSideBySide) {
     EXPECT_LE(images[i].number("y") + images[i].number("height"), svg[0].number("height") - 40);
   }
   EXPECT_EQ(images[0].number("y"), images[3].number("y"));
+  std::vector<Element> scale;  // sixty steps from white to dark, side by side below the maps
+  for (const Element& e : elements(svg, "rect", "width", "2.20")) scale.push_back(e);
+  ASSERT_EQ(scale.size(), 60u);
+  EXPECT_EQ(scale.front().attributes.at("fill"), "#ffffff");
+  EXPECT_EQ(scale.back().attributes.at("fill"), "#0a1034");
+  EXPECT_NEAR(scale.back().number("x") - scale.front().number("x"), 118, 0.01);
+  EXPECT_GT(scale.front().number("y"), images[4].number("y") + images[4].number("height") + 14) << "below the name of the axis";
+  EXPECT_LT(scale.front().number("y") + 8, svg[0].number("height") - 10);
   EXPECT_GT(images[1].number("x"), images[0].number("x") + images[0].number("width"));
   EXPECT_GT(images[4].number("y"), images[0].number("y") + images[0].number("height"));
   EXPECT_EQ(images[4].number("x"), images[0].number("x"));
@@ -347,6 +355,10 @@ TEST(AttentionMap, TokensStandAtTheirRowsAndColumns) {
   ASSERT_EQ(columns.size(), 3u);
   EXPECT_EQ(rows[1].text, "·↵→");
   EXPECT_EQ(columns[2].text, "?<");
+  EXPECT_NEAR(image.number("width"), 220, 0.01);
+  const AttentionMap forty{"attn", 0, 0, 40, 40, std::vector<double>(1600, 0.1)};
+  EXPECT_NEAR(elements(parse_xml(attention_svg({forty}, "", {"a"})), "image")[0].number("width"), 40 * 13, 0.01)
+      << "room for each token";
   EXPECT_NEAR(rows[1].number("y"), image.number("y") + 1.5 * cell + 3, 0.02);
   EXPECT_NEAR(columns[2].number("x"), image.number("x") + 2.5 * cell + 3, 0.02);
   const auto said = texts(svg);
@@ -381,6 +393,11 @@ TEST(HeatMap, ColoursGoWithTheLogarithm) {
   EXPECT_EQ(cells[2].attributes.at("fill"), colour(1));
   EXPECT_EQ(cells[3].attributes.at("fill"), colour(0));
   EXPECT_EQ(cells[0].number("y"), cells[1].number("y"));
+  const double column = cells[1].number("x") - cells[0].number("x");
+  for (const Element& e : elements(svg, "text"))
+    if (e.text == "20") {
+      EXPECT_NEAR(e.number("x"), cells[3].number("x") + column / 2, 0.02) << "a step stands below its column";
+    }
   EXPECT_NEAR(cells[2].number("y"), cells[0].number("y") + 26, 0.02);
   EXPECT_NEAR(cells[3].number("x") - cells[2].number("x"), 2 * (cells[1].number("x") - cells[0].number("x")), 0.03);
   const auto said = texts(svg);

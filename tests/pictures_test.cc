@@ -691,6 +691,29 @@ TEST(Pictures, TheLineIsTheBytesInUse) {
   for (const Element& e : svg) EXPECT_TRUE(e.tag != "text" || e.number("y") <= svg[0].number("height")) << e.text;
 }
 
+TEST(Pictures, AStepWithoutNodesHasNoPeak) {
+  Graph g;
+  g.output("x", g.input("x", {3}));
+  const std::unique_ptr<Backend> backend = reference_backend();
+  EXPECT_TRUE(elements(parse_xml(memory_svg(Plan(g, *backend))), "circle").empty());
+}
+
+TEST(Pictures, NamesOfMemoryStandInTwoColumnsAndPartsInTheirBands) {
+  SmallPlan small;
+  const std::vector<Element> svg = parse_xml(memory_svg(Plan(small.graph, *small.backend), {.named = 4}));
+  std::vector<std::pair<double, double>> places;
+  for (const Element& e : svg)
+    if (e.tag == "text" && e.text.find(" · ") != std::string::npos) places.emplace_back(e.number("x"), e.number("y"));
+  ASSERT_EQ(places.size(), 4u);
+  for (std::size_t i = 0; i < 4; ++i)
+    EXPECT_EQ(places[i], std::pair(i % 2 == 0 ? 76.0 : 456.0, places[0].second + (i < 2 ? 0 : 15)));
+  const Element band = elements(svg, "rect", "fill", "#e3edf7")[0];
+  for (const Element& e : svg)
+    if (e.tag == "text" && e.text == "forward") {
+      EXPECT_NEAR(e.number("x"), band.number("x") + band.number("width") / 2, 0.02);
+    }
+}
+
 TEST(Pictures, WithAProfileTheAxisIsTime) {
   SmallPlan small;
   Session session(small.graph, *small.backend);
