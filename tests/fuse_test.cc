@@ -94,6 +94,17 @@ TEST(Fuse, OnlyTheGradientOfXTakesAnAddend) {
   for (const auto& [name, values] : want) EXPECT_LT(norm_of_difference(got.at(name), values), 1e-7) << name;
 }
 
+TEST(Fuse, WhatHasItsAddendTakesNoOther) {
+  Graph g;
+  const Value x = g.input("x", {2, 4}), weight = g.input("weight", {4}), v = g.input("v", {2, 4}), ids = g.input_u32("ids", {2});
+  const Value rms = g.rms_norm(x, weight), layer = g.layer_norm(x, weight, g.input("bias", {4}));
+  const Value made[] = {g.record(MatMul{}, {x, g.input("w", {4, 4}), v}), g.record(EmbeddingGrad{2}, {ids, x, v}),
+                        g.record(RmsNormGrad{}, {x, weight, {rms.node, 1}, x, v}),
+                        g.record(LayerNormGrad{}, {x, weight, {layer.node, 1}, {layer.node, 2}, x, v})};
+  for (int i = 0; i < 4; ++i) g.output("y" + std::to_string(i), g.add(made[i], x));
+  EXPECT_EQ(passes::fuse(g).to_text(), g.to_text());
+}
+
 TEST(Fuse, ATrainingStepHasNoSumsLeftAndTheSameResultsUpToRounding) {
   const Graph plain = tiny_llama_step(), fused = passes::fuse(plain);
   EXPECT_EQ(count_ops(plain, "add"), 15);  // a layer: two residuals, their gradients, q + k + v, gate + up; one at the tied embedding
