@@ -532,4 +532,38 @@ TEST(CpuBackend, LayerNormKeepsItsPrecisionFarFromZero) {
 }
 
 }  // namespace
+/// Parameters after two steps of six updates that run as one loop.
+using AddUpdate = std::function<void(Graph&, const Gradients&)>;
+std::vector<std::vector<float>> after_updates(Backend& backend, const AddUpdate& update) {
+  Graph g(3);
+  Value loss = g.constant({}, {0.0});
+  for (const auto& [name, shape] :
+       std::vector<std::pair<std::string, Shape>>{{"large", {300, 250}}, {"tiny", {5}}, {"second", {40000}}}) {
+    const Value p = g.parameter(name, shape, Init::normal(0, 1));
+    loss = g.add(loss, g.sum(g.mul(g.mul(p, p), g.parameter(name + ".factor", shape, Init::uniform(-1, 1)))));
+  }
+  update(g, differentiate(g, loss));
+  Session session(g, backend);
+  session.step();
+  session.step();
+  std::vector<std::vector<float>> values;
+  for (const char* name : {"large", "tiny", "second", "large.factor"}) values.push_back(session.read(name));
+  return values;
+}
+
+TEST(CpuStep, UpdatesTogetherAreThoseOfTheReferenceWithAnyNumberOfThreads) {
+  const auto reference = reference_backend(), one = cpu_backend(1), two = cpu_backend(2), four = cpu_backend(4);
+  const optim::UpdateOptions options = {.schedule = {.base = 0.1}, .clip_norm = 20.0};
+  for (const AddUpdate& update :
+       std::vector<AddUpdate>{[&](Graph&g, const Gradients&grads) { optim::adamw(g, grads, {}, options); },
+                              [&](Graph&g, const Gradients&grads) { optim::lion(g, grads, {}, options); },
+                              [&](Graph&g, const Gradients&grads) { optim::sgd(g, grads, {.momentum = 0.5}, options); }}) {
+    const auto want = after_updates(*reference, update), got = after_updates(*one, update);
+    EXPECT_EQ(after_updates(*two, update), got);
+    EXPECT_EQ(after_updates(*four, update), got);
+    for (std::size_t p = 0; p < want.size(); ++p)
+      for (std::size_t i = 0; i < want[p].size(); ++i) ASSERT_NEAR(got[p][i], want[p][i], 2e-6) << p << ", " << i;
+  }
+}
+
 }  // namespace graft

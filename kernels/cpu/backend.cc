@@ -46,6 +46,7 @@ class CpuBackend final : public Backend {
     const std::lock_guard lock(mutex_);
     while (!steps.empty()) {
       std::size_t count = cpu::run_attention_gradients(steps, context_);
+      if (count == 0) count = cpu::run_updates(steps, context_);
       if (count == 0) {
         dispatch(steps[0], context_);
         count = 1;

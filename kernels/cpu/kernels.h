@@ -81,6 +81,9 @@ void run(const LionUpdate&, const Step&, Context&);
 /// same bits as one by one.
 std::size_t run_attention_gradients(std::span<const Step> steps, Context&);
 
+/// Runs the updates of parameters that `steps` begins with, together, in one loop over all their elements; returns how many that were.
+std::size_t run_updates(std::span<const Step> steps, Context&);
+
 /// Scratch bytes that an op's kernel wants beside inputs and outputs.
 std::size_t workspace(const MultiHeadAttn&, const Graph&, const Node&, int threads);
 inline std::size_t workspace(const MultiHeadAttnGradQ& op, const Graph& graph, const Node& node, int threads) {
