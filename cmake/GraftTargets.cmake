@@ -1,5 +1,6 @@
 # Components are object libraries: each sees only the foreign library that lives in its folder. graft::graft is all of them.
 set(graft_components "")
+set(graft_variants "")  # object files
 
 function(graft_flags target)
   target_compile_features(${target} PUBLIC cxx_std_20)
@@ -37,7 +38,7 @@ function(graft_library)
   foreach(component ${graft_components})
     list(APPEND objects $<TARGET_OBJECTS:${component}>)
   endforeach()
-  add_library(graft STATIC ${objects})
+  add_library(graft STATIC ${objects} ${graft_variants})
   add_library(graft::graft ALIAS graft)
   target_compile_features(graft PUBLIC cxx_std_20)
   target_include_directories(graft PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)

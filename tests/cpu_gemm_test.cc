@@ -10,6 +10,7 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/gemm_blocks.h"
 #include "kernels/cpu/parallel.h"
+#include "tests/cpu_variants.h"
 
 namespace graft::cpu {
 namespace {
@@ -183,10 +184,18 @@ TEST(GemmBlocks, AreWholeRowsOrCutAlongTheLongerSideOfATransposedProduct) {
 
 // ---- functions of vectors -----------------------------------------------------------------------------------------------
 
-std::vector<float> on_cpu(UnaryFn fn, const std::vector<float>& x) {
+class VectorMath : public ::testing::TestWithParam<Variant> {
+ protected:
+  static std::vector<float> on_cpu(UnaryFn fn, const std::vector<float>& x);
+  static void expect_ulps(UnaryFn fn, const std::vector<float>& x, double bound, double (*exact)(double));
+};
+INSTANTIATE_TEST_SUITE_P(, VectorMath, ::testing::ValuesIn(graft::testing::cpu_variants()),
+                         [](const auto& info) { return "variant" + std::to_string(info.index); });
+
+std::vector<float> VectorMath::on_cpu(UnaryFn fn, const std::vector<float>& x) {
   Graph graph;
   graph.output("y", graph.unary(fn, graph.input("x", {static_cast<std::int64_t>(x.size())})));
-  const auto backend = cpu_backend(2);
+  const auto backend = make_backend(GetParam(), 2);
   Session session(graph, *backend);
   session.write("x", std::span<const float>(x));
   session.step();
@@ -206,7 +215,7 @@ std::vector<float> floats(float smallest, float largest) {
 /// The distance of two neighbouring floats at x.
 double ulp(double x) { return std::max(std::ldexp(1.0, std::ilogb(x) - 23), std::ldexp(1.0, -149)); }
 
-void expect_ulps(UnaryFn fn, const std::vector<float>& x, double bound, double (*exact)(double)) {
+void VectorMath::expect_ulps(UnaryFn fn, const std::vector<float>& x, double bound, double (*exact)(double)) {
   const std::vector<float> y = on_cpu(fn, x);
   double worst = 0.0;
   std::size_t at = 0;
@@ -218,13 +227,13 @@ void expect_ulps(UnaryFn fn, const std::vector<float>& x, double bound, double (
   EXPECT_GT(worst, 0.4) << "the bound is not tried";
 }
 
-TEST(VectorMath, ExpIsWithinTwoUlps) {
+TEST_P(VectorMath, ExpIsWithinTwoUlps) {
   std::vector<float> x = floats(1e-10f, 88.7f);
   std::erase_if(x, [](float v) { return v < -87.3f; });
   expect_ulps(UnaryFn::exp, x, 2.0, [](double v) { return std::exp(v); });
 }
 
-TEST(VectorMath, ExpOfLargeNumbersIsZeroSubnormalOrInfinite) {
+TEST_P(VectorMath, ExpOfLargeNumbersIsZeroSubnormalOrInfinite) {
   const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
   const std::vector<float> y =
       on_cpu(UnaryFn::exp, {0.0f, -0.0f, 88.73f, 200.0f, infinity, -104.0f, -110.0f, -1e30f, -infinity, nan, 88.72f});
@@ -235,16 +244,16 @@ TEST(VectorMath, ExpOfLargeNumbersIsZeroSubnormalOrInfinite) {
     EXPECT_NEAR(on_cpu(UnaryFn::exp, {x})[0], std::exp(static_cast<double>(x)), 1.5e-45) << x;
 }
 
-TEST(VectorMath, SigmoidIsWithinThreeUlps) {
+TEST_P(VectorMath, SigmoidIsWithinThreeUlps) {
   std::vector<float> x = floats(1e-10f, 80.0f);
   expect_ulps(UnaryFn::sigmoid, x, 3.0, [](double v) { return 1.0 / (1.0 + std::exp(-v)); });
 }
 
-TEST(VectorMath, TanhIsWithinFourUlps) {
+TEST_P(VectorMath, TanhIsWithinFourUlps) {
   expect_ulps(UnaryFn::tanh, floats(1e-10f, 30.0f), 4.0, [](double v) { return std::tanh(v); });
 }
 
-TEST(VectorMath, GeluIsWithinItsBound) {
+TEST_P(VectorMath, GeluIsWithinItsBound) {
   const std::vector<float> x = floats(1e-10f, 30.0f), y = on_cpu(UnaryFn::gelu, x);
   double worst = 0.0;
   for (std::size_t i = 0; i < x.size(); ++i) {
@@ -256,7 +265,7 @@ TEST(VectorMath, GeluIsWithinItsBound) {
   EXPECT_GT(worst, 1e-7) << "the bound is not tried";
 }
 
-TEST(VectorMath, NanStaysNanAndInfinitiesAreLimits) {
+TEST_P(VectorMath, NanStaysNanAndInfinitiesAreLimits) {
   const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
   const std::vector<std::pair<UnaryFn, std::pair<float, float>>> limits = {{UnaryFn::sigmoid, {0.0f, 1.0f}},
                                                                            {UnaryFn::tanh, {-1.0f, 1.0f}},

@@ -1,6 +1,7 @@
 // The cpu backend at sizes where it splits work: right against the reference, and the same bits with any number of threads.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -10,6 +11,7 @@
 #include "graft/gtest.h"
 #include "graft/optim.h"
 #include "src/op_traits.h"
+#include "tests/cpu_variants.h"
 #include "tests/run_graph.h"
 
 namespace graft {
@@ -184,16 +186,21 @@ INSTANTIATE_TEST_SUITE_P(, Cpu, ::testing::ValuesIn(all_large()), [](const auto&
 TEST_P(Cpu, MatchesTheReferenceWhereThreadsShareTheWork) {
   Graph graph(7);
   const testing::Inputs inputs = GetParam().build(graph);
-  EXPECT_TRUE(backend_matches(graph, *cpu_backend(3), {.rtol = GetParam().rtol, .inputs = inputs}));
+  for (const auto& backend : testing::cpu_backends(3))
+    EXPECT_TRUE(backend_matches(graph, *backend, {.rtol = GetParam().rtol, .inputs = inputs}));
 }
 
 TEST_P(Cpu, HasTheSameBitsWithOneTwoAndFourThreads) {
   Graph graph(7);
-  const testing::Inputs inputs = GetParam().build(graph), one = testing::run_once(graph, *cpu_backend(1), inputs);
-  for (const int threads : {2, 4}) {
-    const testing::Inputs got = testing::run_once(graph, *cpu_backend(threads), inputs);
-    ASSERT_EQ(got.size(), one.size());
-    for (const auto& [name, values] : one) EXPECT_EQ(got.at(name), values) << name << " with " << threads << " threads";
+  const testing::Inputs inputs = GetParam().build(graph);
+  for (const cpu::Variant& variant : testing::cpu_variants()) {
+    const testing::Inputs one = testing::run_once(graph, *cpu::make_backend(variant, 1), inputs);
+    for (const int threads : {2, 4}) {
+      const auto backend = cpu::make_backend(variant, threads);
+      const testing::Inputs got = testing::run_once(graph, *backend, inputs);
+      ASSERT_EQ(got.size(), one.size());
+      for (const auto& [name, values] : one) EXPECT_EQ(got.at(name), values) << name << ", " << backend->description();
+    }
   }
 }
 
@@ -210,6 +217,18 @@ TEST(CpuBackend, SaysWhatItIs) {
   EXPECT_TRUE(cpu_backend(3)->description().starts_with("cpu (")) << cpu_backend(3)->description();
 }
 
+TEST(CpuBackend, IsTheFirstVariantThatTheProcessorRuns) {
+  const auto all = cpu::variants();
+  ASSERT_FALSE(all.empty());
+  EXPECT_TRUE(all.back().runs());
+  const std::string name(testing::cpu_variants().front().name), text = cpu_backend(1)->description();
+  EXPECT_TRUE(text.ends_with((name.empty() ? "" : ", " + name) + ", 1 thread)")) << text;
+  EXPECT_EQ(std::count(text.begin(), text.end(), ','), name.empty() ? 1 : 2) << text;
+  EXPECT_EQ(all.size() == 1, name.empty());
+  for (const cpu::Variant& variant : testing::cpu_variants())
+    EXPECT_NE(cpu::make_backend(variant, 1)->description().find(variant.name), std::string::npos) << variant.name;
+}
+
 TEST(CpuBackend, RefusesANegativeNumberOfThreads) {
   try {
     cpu_backend(-2);
@@ -220,13 +239,13 @@ TEST(CpuBackend, RefusesANegativeNumberOfThreads) {
 }
 
 TEST(CpuBackend, SaysHowMuchMemoryItCouldNotHave) {
-  const auto backend = cpu_backend(1);
-  for (const std::size_t bytes : {std::size_t{1} << 60, std::numeric_limits<std::size_t>::max()}) try {
-      backend->free(backend->allocate(bytes));
-      FAIL() << "no error";
-    } catch (const Error& error) {
-      EXPECT_EQ(error.what(), "cpu backend: not enough memory for " + std::to_string(bytes) + " bytes");
-    }
+  for (const auto& backend : testing::cpu_backends(1))
+    for (const std::size_t bytes : {std::size_t{1} << 60, std::numeric_limits<std::size_t>::max()}) try {
+        backend->free(backend->allocate(bytes));
+        FAIL() << "no error";
+      } catch (const Error& error) {
+        EXPECT_EQ(error.what(), "cpu backend: not enough memory for " + std::to_string(bytes) + " bytes");
+      }
 }
 
 // ---- single steps, with memory laid out by hand ---------------------------------------------------------------------------------

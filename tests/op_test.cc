@@ -7,6 +7,7 @@
 
 #include "graft/error.h"
 #include "graft/gtest.h"
+#include "tests/cpu_variants.h"
 #include "tests/op_cases.h"
 #include "tests/run_graph.h"
 
@@ -114,11 +115,10 @@ TEST_P(OpRefusesGradient, NamesTheNodeAndTheReason) {
 
 TEST_P(OpCpu, MatchesReference) {
   const Graph graph = with_gradients(GetParam());
-  const std::unique_ptr<Backend> backend = cpu_backend(2);
   BackendCheckOptions options;
   options.inputs = testing::values_of(GetParam(), graph);
   options.rtol = GetParam().rtol;
-  EXPECT_TRUE(backend_matches(graph, *backend, options)) << GetParam().rtol_reason;
+  for (const auto& backend : testing::cpu_backends(2)) EXPECT_TRUE(backend_matches(graph, *backend, options)) << GetParam().rtol_reason;
 }
 
 /// Bit for bit.
@@ -132,9 +132,13 @@ void expect_same(const Inputs& got, const Inputs& wanted, const std::string& whe
 TEST_P(OpCpu, GivesTheSameBitsWithAnyNumberOfThreads) {
   const Graph graph = with_gradients(GetParam());
   const Inputs inputs = testing::values_of(GetParam(), graph);
-  const Inputs one = testing::run_once(graph, *cpu_backend(1), inputs);
-  for (const int threads : {2, 4})
-    expect_same(testing::run_once(graph, *cpu_backend(threads), inputs), one, std::to_string(threads) + " threads");
+  for (const cpu::Variant& variant : testing::cpu_variants()) {
+    const Inputs one = testing::run_once(graph, *cpu::make_backend(variant, 1), inputs);
+    for (const int threads : {2, 4}) {
+      const auto backend = cpu::make_backend(variant, threads);
+      expect_same(testing::run_once(graph, *backend, inputs), one, backend->description());
+    }
+  }
 }
 
 TEST_P(OpCpu, RunsF64AsTheReferenceDoes) {
@@ -152,7 +156,9 @@ void expect_same_in_place(const OpCase& op_case, Backend& backend) {
   }
 }
 
-TEST_P(OpCpu, GivesTheSameBitsInPlace) { expect_same_in_place(GetParam(), *cpu_backend(2)); }
+TEST_P(OpCpu, GivesTheSameBitsInPlace) {
+  for (const auto& backend : testing::cpu_backends(2)) expect_same_in_place(GetParam(), *backend);
+}
 TEST_P(OpReference, GivesTheSameBitsInPlace) { expect_same_in_place(GetParam(), *reference_backend()); }
 
 TEST_P(OpReference, InF32MatchesItselfInF64) {

@@ -1,14 +1,14 @@
-#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
-#include <thread>
+#include <string>
 
 #include "graft/error.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/thread_team.h"
+#include "kernels/cpu/variants.h"
 
 namespace graft {
 namespace {
@@ -22,10 +22,10 @@ void dispatch(const Step& step, cpu::Context& context) {
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(int threads) : team_(threads), gemm_(team_) { context_ = {team_, &gemm_}; }
+  CpuBackend(int threads, std::string_view variant) : variant_(variant), team_(threads), gemm_(team_) { context_ = {team_, &gemm_}; }
 
   std::string description() const override {
-    return "cpu (" + gemm_.description() + ", " + std::to_string(team_.size()) +
+    return "cpu (" + gemm_.description() + ", " + variant_ + (variant_.empty() ? "" : ", ") + std::to_string(team_.size()) +
            (team_.size() == 1 ? " thread)" : " threads)");
   }
 
@@ -56,6 +56,7 @@ class CpuBackend final : public Backend {
   }
 
  private:
+  std::string variant_;
   std::mutex mutex_;  // of the team, the products' primitives and their scratch memory
   cpu::ThreadTeam team_;
   cpu::Gemm gemm_;
@@ -63,11 +64,6 @@ class CpuBackend final : public Backend {
 };
 
 }  // namespace
-
-std::unique_ptr<Backend> cpu_backend(int threads) {
-  if (threads < 0) throw Error("cpu backend: the number of threads must not be negative, got " + std::to_string(threads));
-  if (threads == 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  return std::make_unique<CpuBackend>(threads);
-}
-
 }  // namespace graft
+
+graft::Backend* graft_cpu_backend(int threads, std::string_view name) { return new graft::CpuBackend(threads, name); }
