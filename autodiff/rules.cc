@@ -57,7 +57,7 @@ void apply_rule(const Op& op, VjpContext& c) {
 
 bool carries_gradient(const Op& op, std::int32_t slot) {
   if (std::holds_alternative<StopGradient>(op)) return false;
-  return !(std::holds_alternative<CrossEntropy>(op) && slot == 2);
+  return slot != 2 || !(std::holds_alternative<CrossEntropy>(op) || std::holds_alternative<LinearCrossEntropy>(op));
 }
 
 // Sources end every way, and no gradient goes through stop_gradient: the engine never asks.

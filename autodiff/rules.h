@@ -61,6 +61,7 @@ void vjp(const RmsNorm& op, VjpContext& c);
 void vjp(const LayerNorm& op, VjpContext& c);
 void vjp(const Embedding& op, VjpContext& c);
 void vjp(const CrossEntropy& op, VjpContext& c);
+void vjp(const LinearCrossEntropy& op, VjpContext& c);
 void vjp(const MultiHeadAttn& op, VjpContext& c);
 void vjp(const Rope& op, VjpContext& c);
 

@@ -37,4 +37,11 @@ void vjp(const CrossEntropy& op, VjpContext& c) {
   c.give(0, Binary{BinaryFn::add}, {of_loss, c.record(Binary{BinaryFn::mul}, scaled)});
 }
 
+void vjp(const LinearCrossEntropy& op, VjpContext& c) {
+  c.refuse(1, "lse");
+  const Value grad = c.record(LinearCrossEntropyGrad{op}, {c.in(0), c.in(1), c.in(2), c.out(1), c.out(2), c.dout()});
+  for (std::size_t i = 0; i < 2; ++i)
+    if (c.wants(i)) c.give(i, {grad.node, static_cast<std::int32_t>(i)});
+}
+
 }  // namespace graft

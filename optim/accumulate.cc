@@ -13,6 +13,7 @@ constexpr std::string_view kCount = "accumulate/count";
 /// Whether the loss is itself a mean, which would weigh micro-batches alike instead of tokens.
 bool is_mean(const Op& op) {
   if (const auto* loss = std::get_if<CrossEntropy>(&op)) return loss->reduction == Reduction::mean;
+  if (const auto* linear = std::get_if<LinearCrossEntropy>(&op)) return linear->loss.reduction == Reduction::mean;
   if (const auto* reduce = std::get_if<Reduce>(&op)) return reduce->fn == ReduceFn::mean;
   return false;
 }

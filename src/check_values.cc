@@ -33,6 +33,10 @@ struct Rules {
     return {{1, ValueCheck::Kind::label, "label", graph.shape(node.inputs[0]).cols(), op.ignore_index}};
   }
   Reads operator()(const CrossEntropyGrad& op) const { return (*this)(op.loss); }
+  Reads operator()(const LinearCrossEntropy& op) const {
+    return {{2, ValueCheck::Kind::label, "label", graph.shape(node.inputs[1])[!op.transpose_weight], op.loss.ignore_index}};
+  }
+  Reads operator()(const LinearCrossEntropyGrad& op) const { return (*this)(op.linear); }
   /// `place`: the input that holds positions or lengths; the slots, if any, come next.
   Reads cache(std::int64_t sequences, std::size_t place, ValueCheck::Kind kind, const char* what) const {
     const std::int64_t count = graph.shape(node.inputs[place]).size();

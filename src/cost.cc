@@ -47,6 +47,12 @@ struct Flops {
     return 4 * size(0) * (op.window > 0 ? std::min(max_seq, static_cast<double>(op.window)) : max_seq);
   }
   double operator()(const CrossEntropy&) const { return 4 * size(0); }
+  double linear_cross_entropy(const LinearCrossEntropy& op, double products) const {
+    const double classes = static_cast<double>(graph.shape(node.inputs[1])[!op.transpose_weight]);
+    return 2 * products * size(0) * classes + 4 * size(2) * classes;
+  }
+  double operator()(const LinearCrossEntropy& op) const { return linear_cross_entropy(op, 1); }
+  double operator()(const LinearCrossEntropyGrad& op) const { return linear_cross_entropy(op.linear, 3); }
   double operator()(const GlobalNorm&) const {
     double total = 0;
     for (std::size_t i = 0; i < node.inputs.size(); ++i) total += 2 * size(i);

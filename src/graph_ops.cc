@@ -100,6 +100,12 @@ CrossEntropyResult Graph::cross_entropy_with(Value logits, Value labels, const C
   const Value loss = record(CrossEntropy{options.reduction, options.label_smoothing, options.ignore_index}, {logits, labels}, name);
   return {loss, {loss.node, 1}, {loss.node, 2}};
 }
+CrossEntropyResult Graph::linear_cross_entropy(Value x, Value weight, Value labels, const CrossEntropyOptions& options,
+                                               bool transpose_weight, std::string_view name) {
+  const CrossEntropy of_logits = {options.reduction, options.label_smoothing, options.ignore_index};
+  const Value loss = record(LinearCrossEntropy{of_logits, transpose_weight}, {x, weight, labels}, name);
+  return {loss, {loss.node, 1}, {loss.node, 2}};
+}
 
 Value Graph::mse(Value prediction, Value target) {
   if (shape(prediction) != shape(target))

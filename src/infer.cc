@@ -315,4 +315,20 @@ Types infer(const CrossEntropyGrad& op, InputTypes in) {
   return {in[0]};
 }
 
+Types infer(const LinearCrossEntropy& op, InputTypes in) {
+  require_inputs(in, 3, 3);
+  require_float(in.first(2));
+  const TensorType of_loss[] = {infer(MatMul{false, op.transpose_weight}, in.first(2))[0], in[2]};
+  return infer(op.loss, of_loss);
+}
+
+Types infer(const LinearCrossEntropyGrad& op, InputTypes in) {
+  require_inputs(in, 6, 6);
+  const Types forward = infer(op.linear, in.first(3));
+  require_equal(in[3], forward[1], "lse and rows");
+  require_equal(in[4], forward[2], "counted and the loss");
+  require_equal(in[5], forward[0], "dloss and the loss");
+  return {in[0], in[1]};
+}
+
 }  // namespace graft

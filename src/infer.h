@@ -46,6 +46,8 @@ Types infer(const Embedding& op, InputTypes in);
 Types infer(const EmbeddingGrad& op, InputTypes in);
 Types infer(const CrossEntropy& op, InputTypes in);
 Types infer(const CrossEntropyGrad& op, InputTypes in);
+Types infer(const LinearCrossEntropy& op, InputTypes in);
+Types infer(const LinearCrossEntropyGrad& op, InputTypes in);
 Types infer(const MultiHeadAttn& op, InputTypes in);
 Types infer(const AttnDelta& op, InputTypes in);
 Types infer(const MultiHeadAttnGradQ& op, InputTypes in);

@@ -77,6 +77,8 @@ std::string text(const CrossEntropy& c) {
   return s;
 }
 
+std::string text(const LinearCrossEntropy& c) { return text(c.loss) + (c.transpose_weight ? " transpose_weight" : ""); }
+
 std::string text(const Schedule& s) {
   std::string out;
   switch (s.kind) {
@@ -158,6 +160,8 @@ struct NameOf {
   std::string operator()(const EmbeddingGrad&) const { return "embedding_grad"; }
   std::string operator()(const CrossEntropy&) const { return "cross_entropy"; }
   std::string operator()(const CrossEntropyGrad&) const { return "cross_entropy_grad"; }
+  std::string operator()(const LinearCrossEntropy&) const { return "linear_cross_entropy"; }
+  std::string operator()(const LinearCrossEntropyGrad&) const { return "linear_cross_entropy_grad"; }
   std::string operator()(const MultiHeadAttn&) const { return "multi_head_attn"; }
   std::string operator()(const AttnDelta&) const { return "attn_delta"; }
   std::string operator()(const MultiHeadAttnGradQ&) const { return "multi_head_attn_grad_q"; }
@@ -211,6 +215,8 @@ struct AttributesOf {
   std::string operator()(const EmbeddingGrad& op) const { return "vocabulary=" + std::to_string(op.vocabulary); }
   std::string operator()(const CrossEntropy& op) const { return text(op); }
   std::string operator()(const CrossEntropyGrad& op) const { return text(op.loss); }
+  std::string operator()(const LinearCrossEntropy& op) const { return text(op); }
+  std::string operator()(const LinearCrossEntropyGrad& op) const { return text(op.linear); }
   std::string operator()(const MultiHeadAttn& op) const { return text(op); }
   std::string operator()(const AttnDelta& op) const { return text(op.heads); }
   std::string operator()(const MultiHeadAttnGradQ& op) const { return text(op.attn); }

@@ -202,6 +202,22 @@ TEST(AccumulateErrors, SayWhatIsWrong) {
   EXPECT_EQ(message_of([&] { optim::accumulated_update(g, adamw); }),
             "accumulated_update: the graph does not accumulate, call accumulate on it first");
 
+  Graph linear;
+  const Value x = linear.parameter("x", {2, 3}), w = linear.parameter("w", {3, 4});
+  for (const Reduction reduction : {Reduction::mean, Reduction::sum}) {
+    const CrossEntropyResult loss = linear.linear_cross_entropy(
+        x, w, linear.input_u32(reduction == Reduction::mean ? "a" : "b", {2}), {.reduction = reduction});
+    const Gradients gradients = differentiate(linear, loss.loss);
+    const auto accumulate = [&] { optim::accumulate(linear, gradients, loss.loss, loss.counted); };
+    if (reduction == Reduction::sum)
+      EXPECT_NO_THROW(accumulate());
+    else
+      EXPECT_EQ(
+          message_of(accumulate),
+          "accumulate: the loss \"linear_cross_entropy_0\" is a mean, must be a sum (Reduction::sum), so that micro-batches weigh "
+          "every token alike");
+  }
+
   Graph twice;
   const CrossEntropyResult loss = classifier(twice, 2, DType::f32, Reduction::sum);
   const Gradients gradients = differentiate(twice, loss.loss);

@@ -16,7 +16,7 @@ namespace {
 using testing::U32s;
 using testing::write_u32;
 
-void expect_no_allocation_after_the_first_step(Backend& backend) {
+void expect_no_allocation_after_the_first_step(Backend& backend, bool linear = false) {
   if (const std::string why = testing::no_allocation_count(); !why.empty()) GTEST_SKIP() << why;
   Graph g(5);
   nn::LlamaConfig config;
@@ -28,8 +28,10 @@ void expect_no_allocation_after_the_first_step(Backend& backend) {
   config.num_kv_heads = 2;
   config.dropout = 0.1;
   nn::Llama llama(g, config);
-  const Value logits = llama.forward(g, g.input_u32("ids", {24}), Segments::uniform(12));
-  const Value loss = g.cross_entropy(logits, g.input_u32("labels", {24}));
+  const Value inputs = g.input_u32("ids", {24}), next = g.input_u32("labels", {24});
+  const Segments segments = Segments::uniform(12);
+  const Value loss =
+      linear ? llama.loss(g, inputs, next, segments).loss : g.cross_entropy(llama.forward(g, inputs, segments), next);
   g.output("loss", loss);
   optim::UpdateOptions options;
   options.clip_norm = 1.0;
@@ -80,6 +82,10 @@ TEST(Allocations, AreCounted) {
 
 TEST(Allocations, NoneInAStepAfterTheFirstOnReference) { expect_no_allocation_after_the_first_step(*reference_backend()); }
 TEST(Allocations, NoneInAStepAfterTheFirstOnCpu) { expect_no_allocation_after_the_first_step(*cpu_backend(2)); }
+TEST(Allocations, NoneInAStepWithLinearCrossEntropy) {
+  expect_no_allocation_after_the_first_step(*reference_backend(), true);
+  expect_no_allocation_after_the_first_step(*cpu_backend(2), true);
+}
 
 }  // namespace
 }  // namespace graft

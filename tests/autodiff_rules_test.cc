@@ -104,6 +104,14 @@ TEST(CrossEntropyRule, TakesTheNumberOfCountedTokensForAConstant) {
   for (std::size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-15);
 }
 
+TEST(LinearCrossEntropyRule, TakesTheNumberOfCountedTokensForAConstant) {
+  Graph g;
+  const Value x = g.parameter("x", {3, 4}), w = g.parameter("w", {4, 5});
+  const CrossEntropyResult loss = g.linear_cross_entropy(x, w, g.input_u32("labels", {3}));
+  EXPECT_EQ(differentiate(g, g.scale(loss.counted, 2.0)).unreached, (std::vector<std::string>{"x", "w"}));
+  EXPECT_TRUE(differentiate(g, g.div(loss.loss, loss.counted)).unreached.empty());
+}
+
 TEST(RopeRule, TurnsBackByTheSameRunTimeOffsetAndSegments) {
   Graph g(1);
   const Value x = g.parameter("x", {5, 8}, Init::normal(0, 1));

@@ -65,6 +65,26 @@ TEST_F(CheckValues, GradientsCheckTheirIdsAndLabelsThoughTheForwardNodesAreDead)
   EXPECT_EQ(message_of([&] { session.step(); }), "cross_entropy_grad \"dce\": label 5 at position 0 is outside the 5 classes");
 }
 
+TEST_F(CheckValues, LabelsOfLinearCrossEntropyAreCheckedAlsoByTheGradient) {
+  for (const bool transposed : {false, true}) {
+    Graph g;
+    const Value x = g.parameter("x", {3, 2}), weight = g.parameter("weight", transposed ? Shape{5, 2} : Shape{2, 5});
+    const Value labels = g.input_u32("labels", {3}), more = g.input_u32("more", {3}), one = g.constant({}, {1.0});
+    g.output("loss", g.linear_cross_entropy(x, weight, labels, {.ignore_index = 9}, transposed, "lce").loss);
+    const LinearCrossEntropyGrad grad = {{{Reduction::sum, 0.0, 8}, transposed}};
+    g.output("dx", g.record(grad, {x, weight, more, g.constant({3}, {0.0}), one, one}, "dlce"));
+    Session session(g, *backend);
+    write_u32(session, "labels", {4, 9, 5});
+    write_u32(session, "more", {4, 8, 9});
+    EXPECT_EQ(message_of([&] { session.step(); }), "linear_cross_entropy \"lce\": label 5 at position 2 is outside the 5 classes");
+    write_u32(session, "labels", {4, 9, 0});
+    EXPECT_EQ(message_of([&] { session.step(); }),
+              "linear_cross_entropy_grad \"dlce\": label 9 at position 2 is outside the 5 classes");
+    write_u32(session, "more", {4, 8, 0});
+    session.step();
+  }
+}
+
 TEST_F(CheckValues, APositionOutsideTheCacheIsRefusedAndNothingRuns) {
   Graph g;
   const Value cache = g.state("cache", {4, 2}, Init::fill(-1.0));

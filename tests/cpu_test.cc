@@ -163,6 +163,20 @@ std::vector<Large> all_large() {
                    inputs["labels"][5] = inputs["labels"][300] = kIgnoreIndex;
                    return inputs;
                  }});
+  for (const bool transposed : {false, true}) {
+    all.push_back({std::string("linear_cross_entropy") + (transposed ? "_transposed" : ""), [=](Graph& g) {
+                     const Value x = random(g, "x", {301, 67}), w = random(g, "w", transposed ? Shape{8193, 67} : Shape{67, 8193});
+                     const CrossEntropyResult loss =
+                         g.linear_cross_entropy(x, w, g.input_u32("labels", {301}), {.label_smoothing = 0.1}, transposed);
+                     g.output("lse", loss.lse);
+                     g.output("counted", loss.counted);
+                     g.output("loss", loss.loss);
+                     differentiate(g, g.scale(loss.loss, 1.5), {}, true);
+                     testing::Inputs inputs = {{"labels", counting(301, 8193)}};
+                     inputs["labels"][5] = inputs["labels"][300] = kIgnoreIndex;
+                     return inputs;
+                   }});
+  }
   all.push_back(attention("attention_causal", 64, {Mask::Kind::causal}, false));
   all.push_back(attention("attention_window_packed", 24, {Mask::Kind::window, 140}, true));
   all.push_back(attention("attention_full_packed", 16, {Mask::Kind::full}, true));
@@ -379,6 +393,14 @@ TEST(CpuStep, KernelsKeepToTheirOutputsAndWorkspace) {
   run_step(Embedding{}, {x, ids});
   run_step(EmbeddingGrad{90}, {ids, x});
   run_step(CrossEntropy{}, {x, ids});
+  for (const std::int64_t classes : {37, 20001}) {  // in one chunk, in several
+    for (const bool transposed : {false, true}) {
+      const LinearCrossEntropy op = {{}, transposed};
+      const TensorType weight = transposed ? f32({classes, 37}) : f32({37, classes});
+      run_step(op, {x, weight, ids});
+      run_step(LinearCrossEntropyGrad{op}, {x, weight, ids, r, f32({}), f32({})});
+    }
+  }
   for (const Axis axis : {Axis::all, Axis::rows, Axis::columns}) run_step(Reduce{ReduceFn::sum, axis}, {f32({900, 77})});
   run_step(GlobalNorm{}, {x, f32({300, 400}), w});
   run_step(Transpose{}, {x});

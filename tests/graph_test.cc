@@ -46,6 +46,14 @@ AttentionOptions windowed(std::int64_t window, const Segments& segments = {}) {
   return options;
 }
 
+/// Of four rows; the last input may be missing.
+void linear_cross_entropy_grad(Graph& g, Shape lse, Shape counted, Shape dloss, bool with_dloss = true) {
+  std::vector<Value> in = {g.input("x", {4, 8}), g.input("w", {8, 5}), g.input_u32("t", {4}), g.input("lse", lse),
+                           g.input("counted", counted)};
+  if (with_dloss) in.push_back(g.input("dloss", dloss));
+  g.record(LinearCrossEntropyGrad{}, in);
+}
+
 AttentionOptions masked(Mask::Kind mask) {
   AttentionOptions options;
   options.mask = mask;
@@ -117,6 +125,40 @@ std::vector<BadInput> shapes() {
        R"(embedding "embedding_0": the table must be a matrix, got [3])"},
       {"cross_entropy_labels", [](Graph& g) { g.cross_entropy(g.input("logits", {4, 5}), g.input_u32("labels", {5})); },
        R"(cross_entropy "cross_entropy_0": labels must be [4], one a row of logits [4, 5], got [5])"},
+      {"linear_cross_entropy_inner",
+       [](Graph& g) { g.linear_cross_entropy(g.input("x", {4, 8}), g.input("w", {9, 5}), g.input_u32("t", {4})); },
+       R"(linear_cross_entropy "linear_cross_entropy_0": inner dimensions differ, got [4, 8] and [9, 5])"},
+      {"linear_cross_entropy_inner_transposed",
+       [](Graph& g) { g.linear_cross_entropy(g.input("x", {4, 8}), g.input("w", {8, 5}), g.input_u32("t", {4}), {}, true, "head"); },
+       R"(linear_cross_entropy "head": inner dimensions differ, got [4, 8] and [8, 5] transposed)"},
+      {"linear_cross_entropy_vector",
+       [](Graph& g) { g.linear_cross_entropy(g.input("x", {8}), g.input("w", {8, 5}), g.input_u32("t", {1})); },
+       R"(linear_cross_entropy "linear_cross_entropy_0": takes matrices, got [8] and [8, 5])"},
+      {"linear_cross_entropy_labels",
+       [](Graph& g) { g.linear_cross_entropy(g.input("x", {4, 8}), g.input("w", {8, 5}), g.input_u32("t", {5})); },
+       R"(linear_cross_entropy "linear_cross_entropy_0": labels must be [4], one a row of logits [4, 5], got [5])"},
+      {"linear_cross_entropy_float_labels",
+       [](Graph& g) { g.linear_cross_entropy(g.input("x", {4, 8}), g.input("w", {8, 5}), g.input("t", {4})); },
+       R"(linear_cross_entropy "linear_cross_entropy_0": labels must be u32, got f32[4])"},
+      {"linear_cross_entropy_bf16",
+       [](Graph& g) {
+         const Value x = g.cast(g.input("x", {4, 8}), DType::bf16), w = g.cast(g.input("w", {8, 5}), DType::bf16);
+         g.linear_cross_entropy(x, w, g.input_u32("t", {4}));
+       },
+       R"(linear_cross_entropy "linear_cross_entropy_0": does not compute in bf16, cast to f32 first, got bf16[4, 8])"},
+      {"linear_cross_entropy_smoothing",
+       [](Graph& g) { g.linear_cross_entropy(g.input("x", {4, 8}), g.input("w", {8, 5}), g.input_u32("t", {4}), {.label_smoothing = 1.0}); },
+       R"(linear_cross_entropy "linear_cross_entropy_0": label_smoothing must be in [0, 1), got 1.000000)"},
+      {"linear_cross_entropy_inputs", [](Graph& g) { g.record(LinearCrossEntropy{}, {g.input("x", {4, 8}), g.input("w", {8, 5})}); },
+       R"(linear_cross_entropy "linear_cross_entropy_0": takes 3 inputs, got 2)"},
+      {"linear_cross_entropy_grad_inputs", [](Graph& g) { linear_cross_entropy_grad(g, {4}, {}, {}, false); },
+       R"(linear_cross_entropy_grad "linear_cross_entropy_grad_0": takes 6 inputs, got 5)"},
+      {"linear_cross_entropy_grad_lse", [](Graph& g) { linear_cross_entropy_grad(g, {5}, {}, {}); },
+       R"(linear_cross_entropy_grad "linear_cross_entropy_grad_0": lse and rows differ, got f32[5] and f32[4])"},
+      {"linear_cross_entropy_grad_counted", [](Graph& g) { linear_cross_entropy_grad(g, {4}, {1}, {}); },
+       R"(linear_cross_entropy_grad "linear_cross_entropy_grad_0": counted and the loss differ, got f32[1] and f32[])"},
+      {"linear_cross_entropy_grad_dloss", [](Graph& g) { linear_cross_entropy_grad(g, {4}, {}, {4}); },
+       R"(linear_cross_entropy_grad "linear_cross_entropy_grad_0": dloss and the loss differ, got f32[4] and f32[])"},
       {"mse", [](Graph& g) { g.mse(g.input("a", {2, 3}), g.input("b", {3, 2})); }, "mse: prediction and target differ, got [2, 3] and [3, 2]"},
       {"bce", [](Graph& g) { g.bce_with_logits(g.input("a", {2}), g.input("b", {2, 1})); },
        "bce_with_logits: logits and targets differ, got [2] and [2, 1]"},

@@ -78,6 +78,8 @@ OpCases cases(std::type_identity<Embedding>);
 OpCases cases(std::type_identity<EmbeddingGrad>);
 OpCases cases(std::type_identity<CrossEntropy>);
 OpCases cases(std::type_identity<CrossEntropyGrad>);
+OpCases cases(std::type_identity<LinearCrossEntropy>);
+OpCases cases(std::type_identity<LinearCrossEntropyGrad>);
 OpCases cases(std::type_identity<MultiHeadAttn>);
 OpCases cases(std::type_identity<AttnDelta>);
 OpCases cases(std::type_identity<MultiHeadAttnGradQ>);

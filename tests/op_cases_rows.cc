@@ -36,6 +36,20 @@ OpCase cross_entropy(const std::string& name, Shape logits, std::vector<double> 
           {{"labels", std::move(labels)}}};
 }
 
+/// x [n, hidden] and a weight [hidden, classes], or the other way round.
+OpCase linear_cross_entropy(const std::string& name, std::int64_t hidden, std::int64_t classes, bool transposed,
+                            std::vector<double> labels, CrossEntropyOptions options = {}) {
+  const auto n = static_cast<std::int64_t>(labels.size());
+  return {"linear_cross_entropy_" + name + (transposed ? "_transposed" : ""),
+          [=](Graph& g) {
+            const Value weight = g.input("weight", transposed ? Shape{classes, hidden} : Shape{hidden, classes});
+            g.output(
+                "loss",
+                g.linear_cross_entropy(g.input("x", {n, hidden}), weight, g.input_u32("labels", {n}), options, transposed).loss);
+          },
+          {{"labels", std::move(labels)}}};
+}
+
 }  // namespace
 
 OpCases cases(std::type_identity<Softmax>) {
@@ -220,6 +234,68 @@ OpCases cases(std::type_identity<CrossEntropyGrad>) {
                      g.output("counted", {loss.node, 2});
                    },
                    {{"labels", {3, 4, 0, 5}}}});
+  }
+  return all;
+}
+
+OpCases cases(std::type_identity<LinearCrossEntropy>) {
+  constexpr double kIgnored = kIgnoreIndex;
+  constexpr std::int64_t kRows = 300, kClasses = 4096;  // more than one chunk, the last one smaller
+  OpCases all;
+  for (const bool transposed : {false, true}) {
+    for (const Reduction reduction : {Reduction::mean, Reduction::sum}) {
+      for (const double smoothing : {0.0, 0.1}) {
+        const std::string name = std::string(reduction == Reduction::mean ? "mean" : "sum") + (smoothing > 0.0 ? "_smoothed" : "");
+        const CrossEntropyOptions options = {reduction, smoothing, kIgnoreIndex};
+        all.push_back(linear_cross_entropy(name + "_ignoring_some", 3, 5, transposed, {1, kIgnored, 4, 1, kIgnored, 0}, options));
+        all.push_back(
+            linear_cross_entropy(name + "_ignoring_label_2", 7, 4, transposed, {2, 3, 2, 0, 1}, {reduction, smoothing, 2}));
+      }
+    }
+    all.push_back(linear_cross_entropy("ignoring_all", 3, 4, transposed, {kIgnored, kIgnored, kIgnored}));
+    all.push_back(linear_cross_entropy("one_row", 4, 3, transposed, {2}));
+    all.push_back(linear_cross_entropy("one_hidden", 1, 3, transposed, {2, 0}));
+    all.push_back(linear_cross_entropy("one_class", 3, 1, transposed, {0, 0, 0}));
+    OpCase large = linear_cross_entropy("large_logits", 3, 6, transposed, {1, 0, 4, 1});
+    large.fills["x"] = {Fill::Kind::normal, 0.0, 20.0};
+    all.push_back(large);
+    std::vector<double> labels = some_ids(kRows, kClasses);
+    labels[7] = labels[kRows - 2] = 3;
+    all.push_back(linear_cross_entropy("chunks", 2, kClasses, transposed, labels, {Reduction::mean, 0.05, 3}));
+  }
+  for (const bool of_weight : {false, true}) {  // the other one's gradient is not computed
+    const std::string other = of_weight ? "x" : "weight";
+    all.push_back({std::string("linear_cross_entropy_of_") + (of_weight ? "weight" : "x") + "_alone",
+                   [=](Graph& g) {
+                     const Value x = g.input("x", {5, 3}), weight = g.input("weight", {3, 4});
+                     g.output("loss",
+                              g.linear_cross_entropy(of_weight ? g.stop_gradient(x) : x,
+                                                     of_weight ? weight : g.stop_gradient(weight), g.input_u32("labels", {5}))
+                                  .loss);
+                   },
+                   {{"labels", {3, 0, 1, 1, 2}}},
+                   {},
+                   {other}});
+  }
+  return all;
+}
+
+OpCases cases(std::type_identity<LinearCrossEntropyGrad>) {
+  OpCases all;
+  for (const bool transposed : {false, true}) {
+    const LinearCrossEntropy op = {{transposed ? Reduction::sum : Reduction::mean, 0.2, 4}, transposed};
+    all.push_back({std::string("linear_cross_entropy_grad_direct") + (transposed ? "_transposed" : ""),
+                   [=](Graph& g) {
+                     const Value x = g.input("x", {5, 3}), weight = g.input("weight", transposed ? Shape{6, 3} : Shape{3, 6});
+                     const Value labels = g.input_u32("labels", {5}), loss = g.record(op, {x, weight, labels});
+                     const Value d = g.record(LinearCrossEntropyGrad{op},
+                                              {x, weight, labels, {loss.node, 1}, {loss.node, 2}, g.input("dloss", {})});
+                     g.output("dx", d);
+                     g.output("dweight", {d.node, 1});
+                     g.output("lse", {loss.node, 1});
+                     g.output("counted", {loss.node, 2});
+                   },
+                   {{"labels", {3, 4, 0, 5, 2}}}});
   }
   return all;
 }

@@ -269,5 +269,13 @@ TEST(OpRefusesGradientOf, StatisticsOfNorms) {
   expect_statistic_refused(layer, 2, "rstd");
 }
 
+TEST(OpRefusesGradientOf, TheLseOfLinearCrossEntropy) {
+  expect_statistic_refused(
+      [](Graph& g) {
+        return g.linear_cross_entropy(g.input("x", {2, 3}), g.input("w", {3, 4}), g.input_u32("t", {2})).loss;
+      },
+      1, "lse");
+}
+
 }  // namespace
 }  // namespace graft

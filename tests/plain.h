@@ -54,6 +54,8 @@ Tensors run(const Embedding& op, const Tensors& in, Tensors out);
 Tensors run(const EmbeddingGrad& op, const Tensors& in, Tensors out);
 Tensors run(const CrossEntropy& op, const Tensors& in, Tensors out);
 Tensors run(const CrossEntropyGrad& op, const Tensors& in, Tensors out);
+Tensors run(const LinearCrossEntropy& op, const Tensors& in, Tensors out);
+Tensors run(const LinearCrossEntropyGrad& op, const Tensors& in, Tensors out);
 Tensors run(const MultiHeadAttn& op, const Tensors& in, Tensors out);
 Tensors run(const AttnDelta& op, const Tensors& in, Tensors out);
 Tensors run(const MultiHeadAttnGradQ& op, const Tensors& in, Tensors out);

@@ -144,6 +144,34 @@ Tensors run(const CrossEntropyGrad& op, const Tensors& in, Tensors out) {
   return out;
 }
 
+/// x·W, each element a sum.
+Tensor logits_of(const LinearCrossEntropy& op, const Tensors& in) {
+  const std::int64_t classes = op.transpose_weight ? in[1].rows() : in[1].cols();
+  Tensor logits{{in[0].rows(), classes}, std::vector<double>(static_cast<std::size_t>(in[0].rows() * classes), 0.0)};
+  for (std::int64_t i = 0; i < in[0].rows(); ++i)
+    for (std::int64_t j = 0; j < classes; ++j)
+      for (std::int64_t k = 0; k < in[0].cols(); ++k)
+        logits.at(i, j) += in[0].at(i, k) * (op.transpose_weight ? in[1].at(j, k) : in[1].at(k, j));
+  return logits;
+}
+
+Tensors run(const LinearCrossEntropy& op, const Tensors& in, Tensors out) {
+  return run(op.loss, {logits_of(op, in), in[2]}, std::move(out));
+}
+
+Tensors run(const LinearCrossEntropyGrad& op, const Tensors& in, Tensors out) {
+  Tensor d = logits_of(op.linear, in);
+  d = run(CrossEntropyGrad{op.linear.loss}, {d, in[2], in[3], in[4], in[5]},
+          {Tensor{d.shape, std::vector<double>(d.values.size(), 0.0)}})[0];
+  for (std::int64_t i = 0; i < d.rows(); ++i)
+    for (std::int64_t j = 0; j < d.cols(); ++j)
+      for (std::int64_t k = 0; k < in[0].cols(); ++k) {
+        out[0].at(i, k) += d.at(i, j) * (op.linear.transpose_weight ? in[1].at(j, k) : in[1].at(k, j));
+        (op.linear.transpose_weight ? out[1].at(j, k) : out[1].at(k, j)) += d.at(i, j) * in[0].at(i, k);
+      }
+  return out;
+}
+
 // ---- states
 
 Tensors run(const Assign&, const Tensors& in, Tensors) { return {in[0]}; }

@@ -72,6 +72,17 @@ TEST(Cost, CountsTheKeysThatAttentionSees) {
   EXPECT_EQ(backward, 2.0 * (3 + 3 + 2) * 36 * 8);
 }
 
+TEST(Cost, OfLinearCrossEntropyIsOneProductAndThreeInItsGradient) {
+  for (const bool transposed : {false, true}) {
+    Graph g;
+    const Value x = g.parameter("x", {6, 8}), w = g.parameter("w", transposed ? Shape{10, 8} : Shape{8, 10});
+    const Value loss = g.linear_cross_entropy(x, w, g.input_u32("labels", {6}), {}, transposed).loss;
+    EXPECT_EQ(cost(g, g.node(loss)).flops, 2.0 * 6 * 8 * 10 + 4.0 * 6 * 10);
+    const Gradients gradients = differentiate(g, loss);
+    EXPECT_EQ(cost(g, g.node(gradients.of(g, x))).flops, 3 * 2.0 * 6 * 8 * 10 + 4.0 * 6 * 10);
+  }
+}
+
 TEST(Cost, OfALookUpIsTheRowsLookedUp) {
   Graph g;
   const Value e = g.embedding(g.parameter("table", {1000, 8}), g.input_u32("ids", {3}));

@@ -152,6 +152,10 @@ class Graph {
   Value cross_entropy(Value logits, Value labels, const CrossEntropyOptions& options = {}, std::string_view name = {}) {
     return cross_entropy_with(logits, labels, options, name).loss;
   }
+  /// cross_entropy_with(matmul(x, weight, false, transpose_weight), …) that never holds all logits, for a fourth product in the gradient.
+  /// Its lse has no gradient. x [n, h], weight [h, v], or [v, h] if transposed (a tied embedding), labels u32 [n].
+  CrossEntropyResult linear_cross_entropy(Value x, Value weight, Value labels, const CrossEntropyOptions& options = {},
+                                          bool transpose_weight = false, std::string_view name = {});
   /// mean((prediction − target)²).   out: []
   Value mse(Value prediction, Value target);
   /// mean(softplus(x) − x·t), the numerically safe −t·log σ(x) − (1 − t)·log(1 − σ(x)).   out: []

@@ -162,6 +162,9 @@ struct Llama {
   Llama(Graph& graph, const LlamaConfig& config);
   /// ids u32 [n] → logits [n, vocab_size]. Sequences are stacked as `segments` says.
   Value forward(Graph& graph, Value ids, const Segments& segments = {}) const;
+  /// The cross-entropy of forward's logits with labels u32 [n], by Graph::linear_cross_entropy: without holding the logits.
+  CrossEntropyResult loss(Graph& graph, Value ids, Value labels, const Segments& segments = {},
+                          const CrossEntropyOptions& options = {}) const;
   /// Declares one cache a layer: cache.N.k, cache.N.v; max_seq rows for each sequence, stacked.
   std::vector<KvCache> make_caches(Graph& graph, std::int64_t max_seq) const;
   /// ids u32 [1], kv_pos, kv_len u32 [] → logits [1, vocab_size]
@@ -215,6 +218,9 @@ struct Gpt2 {
   /// ids u32 [n] → logits [n, vocab_size]. Sequences are stacked as `segments` says; packed ones need `positions`, u32 [n], the place of
   /// each token in its sequence. Throws Error when a sequence is longer than max_positions.
   Value forward(Graph& graph, Value ids, const Segments& segments = {}, Value positions = {}) const;
+  /// The cross-entropy of forward's logits with labels u32 [n], by Graph::linear_cross_entropy: without holding the logits.
+  CrossEntropyResult loss(Graph& graph, Value ids, Value labels, const Segments& segments = {},
+                          const CrossEntropyOptions& options = {}, Value positions = {}) const;
   /// Declares one cache a layer: cache.N.k, cache.N.v; max_seq rows for each sequence, stacked.
   std::vector<KvCache> make_caches(Graph& graph, std::int64_t max_seq) const;
   /// → logits [n·t, vocab_size], or of step.rows

@@ -177,6 +177,14 @@ struct CrossEntropy {
 /// in: logits, labels, lse, counted, dloss []   out: dlogits [n, v]
 struct CrossEntropyGrad { CrossEntropy loss; static constexpr std::string_view no_gradient = "second derivatives of cross_entropy are not implemented"; };
 
+/// CrossEntropy of x·W, the logits made some rows at a time: all [n, v] of them are never held. For large vocabularies, or when memory is
+/// short: the gradient makes them once more, so it costs 4 products where MatMul and CrossEntropy cost 3, and saves n·v elements.
+/// in: x [n, h], weight [h, v], or [v, h] if transposed (a tied embedding), labels u32 [n]   out: as CrossEntropy
+struct LinearCrossEntropy { CrossEntropy loss; bool transpose_weight = false; };
+/// With dlogits as in CrossEntropyGrad: dx = dlogits·Wᵀ, dweight = xᵀ·dlogits, if transposed dlogitsᵀ·x.
+/// in: x, weight, labels, lse, counted, dloss []   out: dx like x; dweight like weight (summed over rows in fixed order)
+struct LinearCrossEntropyGrad { LinearCrossEntropy linear; static constexpr std::string_view no_gradient = "second derivatives of linear_cross_entropy are not implemented"; };
+
 // ---- attention --------------------------------------------------------------------------------------------------------
 
 /// Head h of q reads head h / (heads / kv_heads) of k and v; heads % kv_heads == 0; 1 ≤ head_dim ≤ 256.
@@ -293,7 +301,7 @@ using Op = std::variant<Input, Parameter, State, Constant,                      
                         MatMul, Unary, UnaryGrad, Binary, Swiglu, SwigluGrad, Cast, StopGradient, Dropout,  //
                         Reduce, ReduceMaxGrad, Broadcast, Reshape, Transpose, Slice, Pad, Concat,        //
                         Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad, RmsNorm, RmsNormGrad, LayerNorm, LayerNormGrad,  //
-                        Embedding, EmbeddingGrad, CrossEntropy, CrossEntropyGrad,                        //
+                        Embedding, EmbeddingGrad, CrossEntropy, CrossEntropyGrad, LinearCrossEntropy, LinearCrossEntropyGrad,  //
                         MultiHeadAttn, AttnDelta, MultiHeadAttnGradQ, MultiHeadAttnGradK, MultiHeadAttnGradV,  //
                         Rope, CachedAttention, CacheWrite,                                               //
                         Assign, GlobalNorm, UpdateScale, CountStep, Increment, LearningRate, SgdUpdate, AdamUpdate, LionUpdate>;

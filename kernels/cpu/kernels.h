@@ -57,6 +57,8 @@ void run(const Embedding&, const Step&, Context&);
 void run(const EmbeddingGrad&, const Step&, Context&);
 void run(const CrossEntropy&, const Step&, Context&);
 void run(const CrossEntropyGrad&, const Step&, Context&);
+void run(const LinearCrossEntropy&, const Step&, Context&);
+void run(const LinearCrossEntropyGrad&, const Step&, Context&);
 
 void run(const MultiHeadAttn&, const Step&, Context&);
 void run(const AttnDelta&, const Step&, Context&);
@@ -98,6 +100,8 @@ inline std::size_t workspace(const MultiHeadAttnGradV& op, const Graph& graph, c
 std::size_t workspace(const CachedAttention&, const Graph&, const Node&, int threads);
 std::size_t workspace(const Rope&, const Graph&, const Node&, int threads);
 std::size_t workspace(const CrossEntropy&, const Graph&, const Node&, int threads);
+std::size_t workspace(const LinearCrossEntropy&, const Graph&, const Node&, int threads);
+std::size_t workspace(const LinearCrossEntropyGrad&, const Graph&, const Node&, int threads);
 std::size_t workspace(const RmsNormGrad&, const Graph&, const Node&, int threads);
 std::size_t workspace(const LayerNormGrad&, const Graph&, const Node&, int threads);
 std::size_t workspace(const Reduce&, const Graph&, const Node&, int threads);

@@ -54,6 +54,8 @@ void run(const Embedding& op, const Step& step);
 void run(const EmbeddingGrad& op, const Step& step);
 void run(const CrossEntropy& op, const Step& step);
 void run(const CrossEntropyGrad& op, const Step& step);
+void run(const LinearCrossEntropy& op, const Step& step);
+void run(const LinearCrossEntropyGrad& op, const Step& step);
 
 // attention.cc
 void run(const MultiHeadAttn& op, const Step& step);

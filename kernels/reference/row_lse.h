@@ -11,7 +11,10 @@ struct RowLse {
   T max;
   double sum = 0.0;
 
-  RowLse(const T* x, std::int64_t cols) : max(*std::max_element(x, x + cols)) {
+  /// x[j] is element j, 0 ≤ j < cols.
+  template <class Elements>
+  RowLse(const Elements& x, std::int64_t cols) : max(x[0]) {
+    for (std::int64_t j = 1; j < cols; ++j) max = std::max<T>(max, x[j]);
     for (std::int64_t j = 0; j < cols; ++j) sum += static_cast<double>(std::exp(x[j] - max));
   }
   T value() const { return static_cast<T>(static_cast<double>(max) + std::log(sum)); }

@@ -48,6 +48,26 @@ Value embedded(Graph& graph, const Gpt2& model, Value ids, Value positions) {
   return graph.add(scoped(graph, "wte", model.wte, ids), scoped(graph, "wpe", model.wpe, positions));
 }
 
+/// What the head's norm reads, [n, hidden].
+Value trunk(Graph& graph, const Gpt2& model, Value ids, const Segments& segments, Value positions) {
+  const Graph::Scope scope(graph, "transformer");
+  if (!positions) {
+    if (segments.layout.kind == SegmentLayout::Kind::packed) throw Error("Gpt2::forward: packed sequences need positions");
+    const std::int64_t rows = graph.shape(ids).size();
+    const std::int64_t length = segments.layout.kind == SegmentLayout::Kind::uniform ? segments.layout.q_length : rows;
+    if (length > model.config.max_positions) {
+      throw Error("Gpt2::forward: a sequence of " + std::to_string(length) + " tokens is longer than max_positions " +
+                  std::to_string(model.config.max_positions));
+    }
+    std::vector<double> places(static_cast<std::size_t>(rows));
+    for (std::int64_t i = 0; i < rows; ++i) places[static_cast<std::size_t>(i)] = static_cast<double>(i % length);
+    positions = graph.constant({rows}, std::move(places), DType::u32);
+  }
+  Value x = graph.dropout(embedded(graph, model, ids, positions), model.config.dropout);
+  for (std::size_t i = 0; i < model.layers.size(); ++i) x = scoped(graph, layer_name(i), model.layers[i], x, segments);
+  return x;
+}
+
 /// q, k and v [n, hidden] of a normed x.
 std::array<Value, 3> projected(Graph& graph, const Gpt2Block& block, Value x) {
   const Value all = scoped(graph, "attn.c_attn", block.c_attn, x);
@@ -106,25 +126,15 @@ Gpt2::Gpt2(Graph& graph, const Gpt2Config& wanted) : config(checked(wanted)) {
 }
 
 Value Gpt2::forward(Graph& graph, Value ids, const Segments& segments, Value positions) const {
-  Value x;
-  {
-    const Graph::Scope scope(graph, "transformer");
-    if (!positions) {
-      if (segments.layout.kind == SegmentLayout::Kind::packed) throw Error("Gpt2::forward: packed sequences need positions");
-      const std::int64_t rows = graph.shape(ids).size();
-      const std::int64_t length = segments.layout.kind == SegmentLayout::Kind::uniform ? segments.layout.q_length : rows;
-      if (length > config.max_positions) {
-        throw Error("Gpt2::forward: a sequence of " + std::to_string(length) + " tokens is longer than max_positions " +
-                    std::to_string(config.max_positions));
-      }
-      std::vector<double> places(static_cast<std::size_t>(rows));
-      for (std::int64_t i = 0; i < rows; ++i) places[static_cast<std::size_t>(i)] = static_cast<double>(i % length);
-      positions = graph.constant({rows}, std::move(places), DType::u32);
-    }
-    x = graph.dropout(embedded(graph, *this, ids, positions), config.dropout);
-    for (std::size_t i = 0; i < layers.size(); ++i) x = scoped(graph, layer_name(i), layers[i], x, segments);
-  }
-  return head(graph, *this, x);
+  return head(graph, *this, trunk(graph, *this, ids, segments, positions));
+}
+
+CrossEntropyResult Gpt2::loss(Graph& graph, Value ids, Value labels, const Segments& segments, const CrossEntropyOptions& options,
+                              Value positions) const {
+  const Value normed = scoped(graph, "transformer.ln_f", ln_f, trunk(graph, *this, ids, segments, positions));
+  const Graph::Scope scope(graph, "lm_head");
+  const bool tied = config.tie_embeddings;
+  return graph.linear_cross_entropy(normed, tied ? wte.weight : lm_head.weight, labels, options, tied);
 }
 
 std::vector<KvCache> Gpt2::make_caches(Graph& graph, std::int64_t max_seq) const {

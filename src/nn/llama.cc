@@ -64,6 +64,14 @@ LlamaConfig checked(LlamaConfig c) {
 
 std::string layer_name(std::size_t layer) { return "layers." + std::to_string(layer); }
 
+/// What the head's norm reads, [n, hidden].
+Value trunk(Graph& graph, const Llama& model, Value ids, const Segments& segments) {
+  const Graph::Scope scope(graph, "model");
+  Value x = graph.dropout(scoped(graph, "embed_tokens", model.embed_tokens, ids), model.config.dropout);
+  for (std::size_t i = 0; i < model.layers.size(); ++i) x = scoped(graph, layer_name(i), model.layers[i], x, segments);
+  return x;
+}
+
 /// norm, then the head: from [n, hidden] to logits [n, vocab_size].
 Value head(Graph& graph, const Llama& model, Value x) {
   const Value normed = scoped(graph, "model.norm", model.norm, x);
@@ -99,13 +107,15 @@ Llama::Llama(Graph& graph, const LlamaConfig& wanted) : config(checked(wanted)) 
 }
 
 Value Llama::forward(Graph& graph, Value ids, const Segments& segments) const {
-  Value x;
-  {
-    const Graph::Scope scope(graph, "model");
-    x = graph.dropout(scoped(graph, "embed_tokens", embed_tokens, ids), config.dropout);
-    for (std::size_t i = 0; i < layers.size(); ++i) x = scoped(graph, layer_name(i), layers[i], x, segments);
-  }
-  return head(graph, *this, x);
+  return head(graph, *this, trunk(graph, *this, ids, segments));
+}
+
+CrossEntropyResult Llama::loss(Graph& graph, Value ids, Value labels, const Segments& segments,
+                               const CrossEntropyOptions& options) const {
+  const Value normed = scoped(graph, "model.norm", norm, trunk(graph, *this, ids, segments));
+  const Graph::Scope scope(graph, "lm_head");
+  const bool tied = config.tie_embeddings;
+  return graph.linear_cross_entropy(normed, tied ? embed_tokens.weight : lm_head.weight, labels, options, tied);
 }
 
 std::vector<KvCache> Llama::make_caches(Graph& graph, std::int64_t max_seq) const {

@@ -87,7 +87,7 @@ std::string family_of(const Op& op) {
              CacheWrite>(op))
     return "attention";
   if (is_any<RmsNorm, RmsNormGrad, LayerNorm, LayerNormGrad, Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad>(op)) return "norm";
-  if (is_any<CrossEntropy, CrossEntropyGrad>(op)) return "loss";
+  if (is_any<CrossEntropy, CrossEntropyGrad, LinearCrossEntropy, LinearCrossEntropyGrad>(op)) return "loss";
   if (is_any<Embedding, EmbeddingGrad>(op)) return "token";
   if (belongs_to_update(op)) return "update";
   if (is_any<Reshape, Transpose, Slice, Pad, Concat, Cast, StopGradient, Broadcast>(op)) return "shape";
