@@ -4,6 +4,8 @@
 #include "examples/support/files.h"
 #include "examples/support/finetune_options.h"
 #include "examples/support/hf_folder.h"
+#include "examples/support/program.h"
+#include "examples/support/training_run.h"
 #include "graft/graft.h"
 
 namespace {
@@ -59,10 +61,10 @@ int run_finetuning(FinetuneOptions& options, const std::optional<Checkpoint>& re
   trainee.logits = [&](Graph& graph, Value ids, std::int64_t context, bool train) { return logits_of(graph, config, ids, context, train ? run.dropout : 0.0); };
   if (run.lora_rank > 0) trainee.pass = [&](const Graph& graph, bool train) { return passes::lora(graph, adapters_of(run, train)); };
   const std::unique_ptr<Backend> backend = make_backend(options.device, options.threads);
-  Trainer trainer(run, trainee, *backend, options.name_nonfinite);
+  Trainer trainer(run, trainee, *backend, options);
   set_weights(model, trainer.forward());
   Validation validation(run, trainee, data, trainer.forward());
-  const std::int64_t first = resumed ? resume(*resumed, trainer, data) : 0;
+  TrainingRun training(run, options, trainer, data, resumed);
 
   std::int64_t trained = 0;
   for (const Value p : trainer.session().graph().parameters()) trained += trainer.session().graph().shape(p).size();
@@ -77,7 +79,7 @@ int run_finetuning(FinetuneOptions& options, const std::optional<Checkpoint>& re
   std::printf("text       %s: %s tokens; %s to train on, %s to validate, in windows of %lld\n", run.text.c_str(), grouped(static_cast<long long>(tokens.size())).c_str(),
               grouped(static_cast<long long>(data.training_tokens().size())).c_str(), grouped(static_cast<long long>(data.validation_tokens().size())).c_str(),
               static_cast<long long>(run.context));
-  print_run(run, options, trainer, first);
+  training.print();
 
   std::optional<Generator> generator;
   std::vector<std::uint32_t> prompt, stop;
@@ -92,9 +94,9 @@ int run_finetuning(FinetuneOptions& options, const std::optional<Checkpoint>& re
   }
   if (!resumed) std::printf("validation loss before %.4f\n", validation.loss(options.eval_windows));
 
-  const LoopResult result = train_loop(run, options, trainer, validation, data, nlohmann::json(run).dump(), "token", first);
-  if (interrupted) return 128 + interrupted;
-  if (result.step < run.steps) return 0;
+  training.train(validation, nlohmann::json(run).dump());
+  training.draw("token", trainee, tokenizer);
+  if (const std::optional<int> code = training.end()) return *code;
   const LoraOptions adapters = adapters_of(run, false);
   export_model(options.model_out, run.model, config, trainer.forward(), run.lora_rank > 0 ? &adapters : nullptr, options.save_as);
   std::printf("the model is in %s: AutoModelForCausalLM.from_pretrained(\"%s\")\n", options.model_out.string().c_str(), options.model_out.string().c_str());
@@ -106,16 +108,10 @@ int run_finetuning(FinetuneOptions& options, const std::optional<Checkpoint>& re
 
 int main(int argc, char** argv) {
   stop_on_signals();
-  try {
+  return run_program("finetune", [&] {
     int exit_code = 0;
     std::optional<Checkpoint> checkpoint;
     std::optional<FinetuneOptions> options = parse_finetune_options(argc, argv, exit_code, checkpoint);
     return options ? run_finetuning(*options, checkpoint) : exit_code;
-  } catch (const Error& error) {
-    std::fprintf(stderr, "finetune: %s\n", error.what());
-    return 1;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "finetune: %s\n", error.what());
-    return 3;
-  }
+  });
 }

@@ -7,6 +7,7 @@
 #include "examples/support/files.h"
 #include "examples/support/hf_folder.h"
 #include "examples/support/number_checks.h"
+#include "examples/support/program.h"
 #include "examples/support/run_config.h"
 #include "graft/graft.h"
 
@@ -145,13 +146,5 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const Error& error) {
-    std::fprintf(stderr, "generate: %s\n", error.what());
-    return 1;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "generate: %s\n", error.what());
-    return 3;
-  }
+  return run_program("generate", [&] { return run(argc, argv); });
 }

@@ -7,6 +7,7 @@
 
 #include "examples/support/files.h"
 #include "examples/support/number_checks.h"
+#include "examples/support/program.h"
 #include "graft/graft.h"
 
 namespace {
@@ -173,13 +174,5 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const Error& error) {
-    std::fprintf(stderr, "tokenizer: %s\n", error.what());
-    return 1;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "tokenizer: %s\n", error.what());
-    return 3;
-  }
+  return run_program("tokenizer", [&] { return run(argc, argv); });
 }

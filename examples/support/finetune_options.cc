@@ -11,10 +11,6 @@ using graft::Error;
 
 namespace {
 
-void require(bool condition, const std::string& what) {
-  if (!condition) throw Error(what);
-}
-
 FinetuneConfig config_of(const std::string& json, const std::string& file) {
   try {
     return nlohmann::json::parse(json).get<FinetuneConfig>();
@@ -53,30 +49,18 @@ std::optional<FinetuneOptions> parse_finetune_options(int argc, char** argv, int
   kept_options.add("--lora-dropout", "lora_dropout", run.lora_dropout, "on the inputs of the adapters")->capture_default_str()->check(between(0.0, 0.99))->group(model);
   kept_options.add("--dropout", "dropout", run.dropout, "on embeddings and residual branches")->capture_default_str()->check(between(0.0, 0.99))->group(model);
   add_training_options(kept_options, run, training);
+  folder.add(app, options.out, running);
   add_loop_options(app, options, running);
-  folder.add(app, running);
   std::string save_as = "f32";
   app.add_option("--model-out", options.model_out, "the folder for transformers (default: model in the output folder)")->group(running);
   app.add_option("--save-as", save_as, "dtype of its weights: f32, bf16 or f16")->capture_default_str()->check(CLI::IsMember({"f32", "bf16", "f16"}))->group(running);
-  app.add_option("--device", options.device, "cpu, reference or cuda")->capture_default_str()->group(running);
-  app.add_option("--threads", options.threads, "threads of the cpu backend, 0: all")->capture_default_str()->check(not_negative())->group(running);
   app.add_option("--sample", options.sample, "tokens of the samples before and after, 0: none")->capture_default_str()->check(not_negative())->group(running);
   app.add_option("--prompt", options.prompt, "what the samples start with (default: a line of the validation text)")->group(running);
   app.add_option("--temperature", options.temperature, "of the samples")->capture_default_str()->check(not_negative())->group(running);
   if (!parse(app, "finetune", argc, argv, exit_code)) return std::nullopt;
 
   options.save_as = save_as == "f32" ? graft::hf::SaveAs::f32 : save_as == "bf16" ? graft::hf::SaveAs::bf16 : graft::hf::SaveAs::f16;
-  options.resume = folder.resuming();
-  if (options.resume) {
-    const fs::path file = folder.checkpoint(options.out);
-    checkpoint = graft::read_checkpoint(file);
-    const FinetuneConfig kept = config_of(checkpoint->config, file.string());
-    kept_options.refuse_contradictions(run, kept);
-    const std::int64_t steps = kept_options.given("steps") ? run.steps : kept.steps;
-    run = kept;
-    run.steps = steps;
-    require(checkpoint->step <= run.steps, "--steps " + std::to_string(run.steps) + " is below the " + std::to_string(checkpoint->step) + " steps done already");
-  }
+  if (folder.resuming()) checkpoint = kept_options.resume(folder.checkpoint(options.out), run, config_of);
   if (!model_folder.empty()) run.model = model_folder;
   if (!text.empty()) run.text = text;
   require(!run.model.empty(), "--model is required: a Hugging Face folder");
@@ -86,7 +70,7 @@ std::optional<FinetuneOptions> parse_finetune_options(int argc, char** argv, int
   require(run.lora_rank > 0 || (run.lora_alpha == 0.0 && run.lora_targets.empty() && run.lora_dropout == 0.0),
           "--lora-alpha, --lora-targets and --lora-dropout need a --lora-rank above 0");
   if (run.lora_rank > 0 && run.lora_alpha == 0.0) run.lora_alpha = 2.0 * static_cast<double>(run.lora_rank);
-  if (!options.resume) folder.start(options.out);
+  if (!folder.resuming()) folder.start(options.out);
   if (options.model_out.empty()) options.model_out = options.out / "model";
   require(!is_hf_folder(options.model_out), "--model-out: \"" + options.model_out.string() + "\" holds a model already, name another folder");
   return options;

@@ -29,9 +29,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(FinetuneConfig, context, steps, batch, accumu
 /// The command line of `finetune`.
 struct FinetuneOptions : LoopOptions {
   FinetuneConfig run;
-  bool resume = false;
-  std::string device = "cpu", prompt;
-  int threads = 0;
+  std::string prompt;
   std::int64_t sample = 100;
   double temperature = 0.8;
   std::filesystem::path model_out;  ///< the folder for transformers

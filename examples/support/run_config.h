@@ -5,21 +5,18 @@
 #include <string>
 #include <vector>
 
+#include "examples/support/training.h"
 #include "graft/data.h"
 #include "graft/error.h"
 #include "graft/nn.h"
 #include "graft/tokenizer.h"
 
 /// What a run was made with: the part of the options that a checkpoint keeps, as JSON, and that a resumed run must not contradict.
-struct RunConfig {
+struct RunConfig : TrainingSettings {
   // model
-  std::int64_t layers = 4, hidden = 128, heads = 4, kv_heads = 0, intermediate = 0, context = 128;
+  std::int64_t layers = 4, hidden = 128, heads = 4, kv_heads = 0, intermediate = 0;
   double rope_theta = 10000.0, dropout = 0.0;
   bool untied = false;
-  // training
-  std::int64_t steps = 2000, batch = 12, accumulate = 1, warmup = -1, seed = 1;
-  std::string optimizer = "adamw", schedule = "cosine", dtype = "f32";
-  double lr = 1e-3, min_lr = -1.0, beta1 = 0.9, beta2 = -1.0, weight_decay = 0.1, clip = 1.0, validation = 0.1;
   // text
   std::string text;               ///< where it came from
   std::uint64_t text_hash = 0;    ///< of its bytes, or of the tokens

@@ -1,5 +1,4 @@
 #pragma once
-#include <filesystem>
 #include <optional>
 #include <string>
 
@@ -7,20 +6,11 @@
 #include "graft/checkpoint.h"
 
 /// The command line of `train`.
-struct TrainOptions {
+struct TrainOptions : LoopOptions {
   RunConfig run;
-  std::filesystem::path out;
-  bool resume = false;
-  std::filesystem::path resume_from;  ///< a checkpoint file, if resume
-  std::string device = "cpu", prompt;
-  int threads = 0, keep = 2;
-  std::int64_t eval_every = 250, eval_windows = 240, save_every = 500, stop_at = 0, sample = 400;
+  std::string prompt;
+  std::int64_t sample = 400;
   double temperature = 0.8;
-  bool name_nonfinite = false, profile = false;
-  bool pictures = false, tensorboard = false;
-  std::int64_t log_layers = 0;  ///< steps between norms by layer, 0: none
-  double memory_budget = 0;     ///< MiB for the values of a step, 0: no limit
-  std::filesystem::path trace;  ///< where to write one step's trace, if given
 };
 
 /// Reads the options, fills in the defaults and, when resuming, the configuration of the checkpoint, which is given back in `checkpoint`.

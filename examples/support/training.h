@@ -1,16 +1,13 @@
 #pragma once
-// What programs that train share: the settings, the graphs of training and validation, and the loop over steps with its files.
-#include <csignal>
+// What programs that train share: the settings, and the graphs of training and validation. The loop over steps is training_run.h.
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "graft/backend.h"
-#include "graft/checkpoint.h"
 #include "graft/data.h"
 #include "graft/graph.h"
 #include "graft/profile.h"
@@ -23,18 +20,17 @@ struct TrainingSettings {
   double lr = 1e-3, min_lr = -1.0, beta1 = 0.9, beta2 = -1.0, weight_decay = 0.1, clip = 1.0, validation = 0.1;
 };
 
-/// How a run goes; nothing here changes a number.
+/// How a run goes: nothing that a checkpoint keeps.
 struct LoopOptions {
   std::filesystem::path out;
-  int keep = 2;
+  std::string device = "cpu";
+  int threads = 0, keep = 2;
   std::int64_t eval_every = 250, eval_windows = 240, save_every = 500, stop_at = 0;
-  bool name_nonfinite = false, profile = false;
-  std::filesystem::path trace = {};  ///< where to write one step's trace, if given
+  bool name_nonfinite = false, profile = false, pictures = false, tensorboard = false;
+  std::int64_t log_layers = 0;  ///< steps between norms by layer, 0: none
+  double memory_budget = 0;     ///< MiB for the values of a step, 0: no limit
+  std::filesystem::path trace;  ///< where to write one step's trace, if given
 };
-
-/// The signal that asks a run for an end, 0 if none did; `stop_on_signals` makes SIGINT and SIGTERM set it.
-extern volatile std::sig_atomic_t interrupted;
-void stop_on_signals();
 
 graft::Schedule schedule_of(const TrainingSettings& settings);
 
@@ -49,7 +45,7 @@ struct Trainee {
 /// The training step: one graph, or a micro-batch graph run `accumulate` times and the graph of the update.
 class Trainer {
  public:
-  Trainer(const TrainingSettings& settings, const Trainee& trainee, graft::Backend& backend, bool keep_all);
+  Trainer(const TrainingSettings& settings, const Trainee& trainee, graft::Backend& backend, const LoopOptions& options);
   /// With `profile`, times the nodes of the last micro-batch.
   void step(graft::WindowDataset& data, graft::Profile* profile);
   /// The session that holds weights, moments and results.
@@ -75,19 +71,3 @@ class Validation {
   std::int64_t context_, batch_;
   graft::Session session_;
 };
-
-/// Puts trainer and data where the checkpoint was written; returns its step.
-std::int64_t resume(const graft::Checkpoint& checkpoint, Trainer& trainer, graft::WindowDataset& data);
-
-/// Prints what is trained how: parameters, steps, backend, folder.
-void print_run(const TrainingSettings& settings, const LoopOptions& options, Trainer& trainer, std::int64_t resumed_at);
-
-struct LoopResult {
-  std::int64_t step = 0;  ///< the last one done
-  double best = std::numeric_limits<double>::infinity(), validation = std::numeric_limits<double>::quiet_NaN();
-  double seconds = 0.0;  ///< those of the runs before it, too
-};
-/// Trains from step `first` on, until all are done, `stop_at`, or a signal. Writes checkpoints with `config`, metrics.csv and loss.svg (losses in `unit`)
-/// to the folder, prints progress, and at the end what is done or how to go on.
-LoopResult train_loop(const TrainingSettings& settings, const LoopOptions& options, Trainer& trainer, Validation& validation, graft::WindowDataset& data,
-                      const std::string& config, const std::string& unit, std::int64_t first);

@@ -10,10 +10,6 @@ namespace {
 
 constexpr const char* kRuns = "runs";
 
-void require(bool condition, const std::string& what) {
-  if (!condition) throw graft::Error(what);
-}
-
 }  // namespace
 
 void add_training_options(KeptOptions& options, TrainingSettings& run, const std::string& group) {
@@ -48,18 +44,24 @@ void settle(TrainingSettings& run) {
 }
 
 void add_loop_options(CLI::App& app, LoopOptions& options, const std::string& group) {
-  app.add_option("--out", options.out, "output folder (default: runs/001, 002, …)")->group(group);
+  app.add_option("--device", options.device, "cpu, reference or cuda")->capture_default_str()->group(group);
+  app.add_option("--threads", options.threads, "threads of the cpu backend, 0: all")->capture_default_str()->check(not_negative())->group(group);
   app.add_option("--eval-every", options.eval_every, "steps between validations")->capture_default_str()->check(positive())->group(group);
   app.add_option("--eval-windows", options.eval_windows, "validation windows on the way (all at the end)")->capture_default_str()->check(positive())->group(group);
   app.add_option("--save-every", options.save_every, "steps between checkpoints")->capture_default_str()->check(positive())->group(group);
   app.add_option("--keep", options.keep, "checkpoints to keep, beside the best")->capture_default_str()->check(positive())->group(group);
   app.add_option("--stop-at", options.stop_at, "save and stop after this step, 0: no")->capture_default_str()->check(not_negative())->group(group);
   app.add_flag("--name-nonfinite", options.name_nonfinite, "keep every value of a step, to name the first that is not finite")->group(group);
+  app.add_option("--memory-budget", options.memory_budget, "MiB that the values of a step may take: recomputes activations, the same bits; 0: no limit")->capture_default_str()->check(not_negative())->group(group);
   app.add_flag("--profile", options.profile, "print where the time of the tenth step goes, by op")->group(group);
   app.add_option("--trace", options.trace, "write the tenth step as Chrome/Perfetto JSON to this file")->group(group);
+  app.add_option("--log-gradients", options.log_layers, "steps between gradient norms and update ratios by layer (layers.csv, gradients.svg, updates.svg), 0: none")->capture_default_str()->check(not_negative())->group(group);
+  app.add_flag("--tensorboard", options.tensorboard, "write events for TensorBoard, with --log-gradients also histograms of the weights")->group(group);
+  app.add_flag("--pictures", options.pictures, "draw the step's graph and memory with the tenth step's times, and attention maps at the end")->group(group);
 }
 
-void RunFolder::add(CLI::App& app, const std::string& group) {
+void RunFolder::add(CLI::App& app, fs::path& out, const std::string& group) {
+  app.add_option("--out", out, "output folder (default: runs/001, 002, …)")->group(group);
   resume = app.add_option("--resume", resume_from, "go on with a run: a checkpoint or folder (default: --out, else the newest run)")->expected(0, 1)->group(group);
 }
 

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "graft/graft.h"
+
 using namespace graft;
 
 namespace {
@@ -15,7 +17,7 @@ std::vector<std::string> layer_columns(const std::vector<std::string>& layers) {
 
 }  // namespace
 
-Watching::Watching(const TrainOptions& options, Session& trained, Session& forward, std::int64_t first)
+Watching::Watching(const LoopOptions& options, Session& trained, Session& forward, std::int64_t first)
     : options_(options), trained_(trained), forward_(forward) {
   if (options.log_layers > 0) {
     watch_.emplace(trained);
@@ -75,21 +77,23 @@ void Watching::finish() const {
   report::write_picture(options_.out / "updates.svg", report::heat_map_svg(updates));
 }
 
-void draw_attention(const std::filesystem::path& folder, const nn::LlamaConfig& config, Session& trained,
-                    const std::vector<std::uint32_t>& ids, const std::vector<std::string>& tokens) {
+void draw_attention(const std::filesystem::path& folder, const Trainee& trainee, Session& trained,
+                    const std::vector<std::uint32_t>& ids, const Tokenizer& tokenizer) {
   Graph graph(0);
-  nn::LlamaConfig model_config = config;
-  model_config.dropout = 0;
-  const nn::Llama model(graph, model_config);
-  graph.output("logits", model.forward(graph, graph.input_u32("ids", {static_cast<std::int64_t>(ids.size())})));
+  const auto count = static_cast<std::int64_t>(ids.size());
+  graph.output("logits", trainee.logits(graph, graph.input_u32("ids", {count}), count, false));
+  if (trainee.pass) graph = trainee.pass(graph, false);
   const std::vector<std::string> nodes = report::keep_attention(graph);
   Session session(graph, trained);
   session.write("ids", ids);
   session.step();
   std::vector<report::AttentionMap> maps;
-  const std::int64_t heads = std::min<std::int64_t>(4, config.num_heads);
+  const std::int64_t heads =
+      std::min<std::int64_t>(4, std::get<MultiHeadAttn>(graph.node(graph.find(nodes.front())).op).heads.heads);
   for (const std::string& node : {nodes.front(), nodes.back()})
     for (std::int64_t head = 0; head < heads; ++head) maps.push_back(report::attention_map(session, node, head));
+  std::vector<std::string> tokens;
+  for (const std::uint32_t& token : ids) tokens.push_back(tokenizer.decode(std::span(&token, 1)));
   report::write_picture(folder / "attention.svg",
                         report::attention_svg(maps, "Attention in the first and the last layer", tokens, static_cast<int>(heads)));
   report::write_picture(folder / "attention.png", report::attention_png(maps[maps.size() - static_cast<std::size_t>(heads)]));

@@ -1,17 +1,20 @@
 #pragma once
-// What `train` shows beside its metrics: norms by layer, pictures, TensorBoard events.
+// What a training run shows beside its metrics: norms by layer, pictures, TensorBoard events.
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "examples/support/train_options.h"
-#include "graft/graft.h"
+#include "examples/support/training.h"
+#include "graft/report.h"
+#include "graft/tensorboard.h"
+#include "graft/tokenizer.h"
+#include "graft/watch.h"
 
 class Watching {
  public:
   /// `trained` holds the weights and the results of a step, `forward` the plan of the pass; both outlive this.
-  Watching(const TrainOptions& options, graft::Session& trained, graft::Session& forward, std::int64_t first);
+  Watching(const LoopOptions& options, graft::Session& trained, graft::Session& forward, std::int64_t first);
   /// Whether the step after `step` steps is logged by layer; then call before_step.
   void before_step(std::int64_t step);
   /// After `step` steps: logs by layer if it was watched, and the named metrics; NaN is none.
@@ -22,7 +25,7 @@ class Watching {
   void finish() const;
 
  private:
-  const TrainOptions& options_;
+  const LoopOptions& options_;
   graft::Session& trained_;
   graft::Session& forward_;
   std::optional<graft::report::LayerWatch> watch_;
@@ -31,6 +34,6 @@ class Watching {
   bool watched_ = false;
 };
 
-/// Attention maps of a model's first and last layer over a text of tokens: attention.svg, and the last layer's first head as attention.png, in `folder`.
-void draw_attention(const std::filesystem::path& folder, const graft::nn::LlamaConfig& model, graft::Session& trained,
-                    const std::vector<std::uint32_t>& ids, const std::vector<std::string>& tokens);
+/// Attention maps of the first and last layer over a text of tokens: attention.svg, and the last layer's first head as attention.png, in `folder`.
+void draw_attention(const std::filesystem::path& folder, const Trainee& trainee, graft::Session& trained,
+                    const std::vector<std::uint32_t>& ids, const graft::Tokenizer& tokenizer);
