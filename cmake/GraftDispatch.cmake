@@ -42,7 +42,7 @@ function(graft_variant component name)
   get_target_property(includes graft_${component} INCLUDE_DIRECTORIES)
   add_library(${target} OBJECT ${sources})
   target_compile_features(${target} PRIVATE cxx_std_20)
-  target_compile_options(${target} PRIVATE ${options} -fno-lto ${ARGN})
+  target_compile_options(${target} PRIVATE ${options} -fno-lto $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique> ${ARGN})  # objcopy leaves unique symbols global
   target_include_directories(${target} PRIVATE ${includes})
   target_link_libraries(${target} PRIVATE ${libraries})
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON INTERPROCEDURAL_OPTIMIZATION OFF)
