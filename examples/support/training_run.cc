@@ -120,6 +120,7 @@ TrainingRun::TrainingRun(const TrainingSettings& settings, const LoopOptions& op
       trainer_(trainer),
       data_(data),
       checkpoints_(options.out, options.keep),
+      resumed_(resumed.has_value()),
       first_(resumed ? resume(*resumed, trainer, data) : 0),
       step_(first_),
       metrics_(options.out / "metrics.csv",
@@ -140,7 +141,7 @@ void TrainingRun::print() const {
   std::printf("backend    %s, %.0f MB\n", session.backend().description().c_str(),
               static_cast<double>(session.memory_report().total) / 1e6);
   std::printf("output     %s%s\n", options_.out.string().c_str(),
-              first_ > 0 ? (", resumed after step " + std::to_string(first_)).c_str() : "");
+              resumed_ ? (", resumed after step " + std::to_string(first_)).c_str() : "");
 }
 
 Checkpoint TrainingRun::snapshot(const std::string& config) const {

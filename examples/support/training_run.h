@@ -39,6 +39,7 @@ class TrainingRun {
   Trainer& trainer_;
   graft::WindowDataset& data_;
   graft::CheckpointFolder checkpoints_;
+  bool resumed_;
   std::int64_t first_, step_;  ///< steps done when it began, and now
   graft::MetricsLog metrics_;
   Watching watching_;
