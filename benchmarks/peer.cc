@@ -4,7 +4,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
+#include <thread>
 
 #include "graft/error.h"
 
@@ -40,4 +42,10 @@ std::string Peer::ask(const std::string& command) {
   for (int c = std::fgetc(from_); c != EOF && c != '\n'; c = std::fgetc(from_)) line += static_cast<char>(c);
   if (line.starts_with("ok ")) return line.substr(3);
   throw graft::Error("peer: " + (line.empty() ? std::string("it ended; is PyTorch installed for this Python?") : line));
+}
+
+double Peer::run() {
+  const double seconds = std::stod(ask("run"));
+  std::this_thread::sleep_for(std::chrono::milliseconds(400));
+  return seconds;
 }
