@@ -174,7 +174,7 @@ std::string svg_chart(const Json& results) {
     groups.emplace_back(name, bars);
   }
   if (groups.empty()) return "";
-  constexpr double kWidth = 760, kLeft = 210, kRight = 64, kBar = 18, kGap = 18, kTop = 58;
+  constexpr double kWidth = 800, kLeft = 250, kRight = 64, kBar = 18, kGap = 18, kTop = 58;
   double height = kTop + 16;
   for (const auto& [name, bars] : groups) height += static_cast<double>(bars.size()) * kBar + kGap;
   const auto at = [](double v) {
