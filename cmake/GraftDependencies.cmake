@@ -33,14 +33,12 @@ if(NOT GRAFT_ONEDNN STREQUAL "OFF")
   endif()
 endif()
 
-if(GRAFT_CUDA STREQUAL "ON")
-  message(FATAL_ERROR "GRAFT_CUDA=ON, but this version of graft has no CUDA backend yet; use AUTO or OFF")
-endif()
 foreach(option GRAFT_CUDA GRAFT_DISPATCH GRAFT_ONEDNN)
   if(NOT ${option} MATCHES "^(AUTO|ON|OFF)$")
     message(FATAL_ERROR "${option} is AUTO, ON or OFF, got \"${${option}}\"")
   endif()
 endforeach()
+include(GraftCuda)
 
 # Interfaces for the components alone: an installed graft::graft asks for none.
 add_library(graft_dep_eigen INTERFACE)

@@ -29,7 +29,7 @@ else()
   set(GRAFT_HAS_DISPATCH ON)
   string(APPEND graft_processor ", AVX2 and AVX-512")
 endif()
-message(STATUS "graft ${PROJECT_VERSION}: oneDNN ${GRAFT_HAS_ONEDNN}, kernels for ${graft_processor}, CUDA not built")
+message(STATUS "graft ${PROJECT_VERSION}: oneDNN ${GRAFT_HAS_ONEDNN}, kernels for ${graft_processor}, CUDA ${graft_cuda_state}")
 
 # The component once more, compiled with these options. Its objects are joined into one in which all that it defines is local, but for
 # graft_<component>_backend, which becomes graft_<component>_backend_<name>, and type information, by which exceptions are caught: an inline

@@ -4,12 +4,13 @@
 #include <cstdint>
 #include <numbers>
 
+#include "graft/host_device.h"
 #include "graft/ops.h"
 
 namespace graft::detail {
 
 /// The angle from one row to the next of elements i and i + D/2 of a head; formulas in ops.h.
-inline double rope_frequency(const Rope& op, std::int64_t i) {
+GRAFT_HOST_DEVICE inline double rope_frequency(const Rope& op, std::int64_t i) {
   const RopeScaling& scaling = op.scaling;
   const double frequency = std::pow(op.theta, -2.0 * static_cast<double>(i) / static_cast<double>(op.head_dim));
   switch (scaling.kind) {

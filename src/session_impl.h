@@ -21,6 +21,7 @@ using Memory = std::unique_ptr<void, FreeMemory>;
 
 struct Session::Impl {
   Impl(const Graph& graph, Backend& used_backend, const Impl* owner, const PlanOptions& options);
+  ~Impl() { backend.forget(steps); }
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
 

@@ -16,10 +16,12 @@ double seconds(Clock::time_point from, Clock::time_point to) { return std::chron
 double median_step(const Graph& graph, Backend& backend, int runs) {
   Session session(graph, backend);
   session.step();
+  backend.wait();
   std::vector<double> times;
   for (int i = 0; i < runs; ++i) {
     const auto start = Clock::now();
     session.step();
+    backend.wait();
     times.push_back(seconds(start, Clock::now()));
   }
   std::nth_element(times.begin(), times.begin() + runs / 2, times.end());
@@ -41,6 +43,7 @@ Profile Session::profile(int steps) {
     for (std::size_t s = 0; s < impl.steps.size(); ++s) {
       const auto start = Clock::now();
       impl.backend.run(std::span(impl.steps).subspan(s, 1));
+      impl.backend.wait();
       profile.nodes[s].seconds += seconds(start, Clock::now()) / steps;
     }
     impl.stepped = true;

@@ -29,7 +29,7 @@ struct Step {
   void* workspace = nullptr;  ///< as many bytes as Backend::workspace asked for, aligned to 64; its contents do not outlive the step
 };
 
-/// What runs a plan. Six calls are all that a session knows of it. Shapes, dtypes, attributes and u32 values (ids, labels,
+/// What runs a plan. These calls are all that a session knows of it. Shapes, dtypes, attributes and u32 values (ids, labels,
 /// positions, offsets) have been checked when `run` is called, so kernels do not check.
 class Backend {
  public:
@@ -44,8 +44,12 @@ class Backend {
   virtual void download(void* to, const void* from, std::size_t bytes) = 0;
   /// Scratch bytes that the node's kernel wants beside its inputs and outputs.
   virtual std::size_t workspace(const Graph& graph, const Node& node) = 0;
-  /// Runs the steps in order.
+  /// Runs the steps in order; a GPU backend returns when they are enqueued. Called again with the same span, it may replay what it recorded then.
   virtual void run(std::span<const Step> steps) = 0;
+  /// All that was run is complete.
+  virtual void wait() {}
+  /// This span will not be run again: what was recorded of it goes.
+  virtual void forget(std::span<const Step> steps) noexcept { static_cast<void>(steps); }
 };
 
 /// Eigen, f32 and f64, one thread: plain and right. The oracle of the other two.
@@ -53,8 +57,13 @@ std::unique_ptr<Backend> reference_backend();
 /// f32, oneDNN if it was built in. threads 0: as many as the machine has; they are started here, and Error says if they cannot be. f64
 /// graphs run on the reference kernels. Sessions of several threads may share it: their steps take turns.
 std::unique_ptr<Backend> cpu_backend(int threads = 0);
-/// Throws Error when graft was built without CUDA or the machine has no GPU.
-std::unique_ptr<Backend> cuda_backend();
+struct CudaOptions {
+  int device = 0;
+  bool tf32 = false;  ///< f32 products may round their operands to 10 bits of mantissa
+};
+/// One NVIDIA GPU, compute capability 8.0 or newer; f32 and bf16. From the second step of a session on, the whole step is one CUDA graph. Throws Error when
+/// graft was built without CUDA, or there is no such GPU, or no driver that serves it.
+std::unique_ptr<Backend> cuda_backend(const CudaOptions& options = {});
 /// "reference", "cpu" or "cuda"; throws Error that lists them.
 std::unique_ptr<Backend> make_backend(std::string_view name, int threads = 0);
 

@@ -5,11 +5,7 @@
 
 // Counter-based random numbers: the same bits on every backend, in any order (Salmon et al. 2011, "Parallel random numbers: as easy as
 // 1, 2, 3", Philox4x32-10). Plain constexpr functions, so that device code can use them too.
-#if defined(__CUDACC__)
-#define GRAFT_HOST_DEVICE __host__ __device__
-#else
-#define GRAFT_HOST_DEVICE
-#endif
+#include "graft/host_device.h"
 
 namespace graft::philox {
 

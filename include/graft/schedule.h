@@ -3,13 +3,14 @@
 #include <cstdint>
 #include <numbers>
 
+#include "graft/host_device.h"
 #include "graft/ops.h"
 
 namespace graft {
 
 /// The learning rate of 0-based step t; the formulas are at Schedule in ops.h. f runs from 0 at the end of the warm-up (wsd: D steps
 /// before N) to 1 at step N, so the first step after the warm-up has base and step N has min.
-inline double learning_rate_at(const Schedule& schedule, std::int64_t step) {
+GRAFT_HOST_DEVICE inline double learning_rate_at(const Schedule& schedule, std::int64_t step) {
   const auto fraction = [&](std::int64_t begin) {
     return static_cast<double>(step - begin) / static_cast<double>(schedule.total - begin);
   };

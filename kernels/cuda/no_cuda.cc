@@ -3,6 +3,6 @@
 
 namespace graft {
 
-std::unique_ptr<Backend> cuda_backend() { throw Error("cuda: this build of graft has no CUDA backend"); }
+std::unique_ptr<Backend> cuda_backend(const CudaOptions&) { throw Error("cuda: this build of graft has no CUDA backend; configure with GRAFT_CUDA=ON, which needs nvcc 12 or newer"); }
 
 }  // namespace graft

@@ -1,0 +1,83 @@
+#include "graft/error.h"
+#include "kernels/cuda/kernels.h"
+
+namespace graft::cuda {
+
+// reduce.cu
+void run(const Reduce&, const Step&, Context&) { throw Error("cuda: Reduce is not written yet"); }
+void run(const ReduceMaxGrad&, const Step&, Context&) { throw Error("cuda: ReduceMaxGrad is not written yet"); }
+void run(const Broadcast&, const Step&, Context&) { throw Error("cuda: Broadcast is not written yet"); }
+
+// shape.cu
+void run(const Transpose&, const Step&, Context&) { throw Error("cuda: Transpose is not written yet"); }
+void run(const Slice&, const Step&, Context&) { throw Error("cuda: Slice is not written yet"); }
+void run(const Pad&, const Step&, Context&) { throw Error("cuda: Pad is not written yet"); }
+void run(const Concat&, const Step&, Context&) { throw Error("cuda: Concat is not written yet"); }
+
+// softmax.cu
+void run(const Softmax&, const Step&, Context&) { throw Error("cuda: Softmax is not written yet"); }
+void run(const SoftmaxGrad&, const Step&, Context&) { throw Error("cuda: SoftmaxGrad is not written yet"); }
+void run(const LogSoftmax&, const Step&, Context&) { throw Error("cuda: LogSoftmax is not written yet"); }
+void run(const LogSoftmaxGrad&, const Step&, Context&) { throw Error("cuda: LogSoftmaxGrad is not written yet"); }
+
+// norm.cu
+void run(const RmsNorm&, const Step&, Context&) { throw Error("cuda: RmsNorm is not written yet"); }
+void run(const RmsNormGrad&, const Step&, Context&) { throw Error("cuda: RmsNormGrad is not written yet"); }
+void run(const LayerNorm&, const Step&, Context&) { throw Error("cuda: LayerNorm is not written yet"); }
+void run(const LayerNormGrad&, const Step&, Context&) { throw Error("cuda: LayerNormGrad is not written yet"); }
+
+// tokens.cu
+void run(const Embedding&, const Step&, Context&) { throw Error("cuda: Embedding is not written yet"); }
+void run(const EmbeddingGrad&, const Step&, Context&) { throw Error("cuda: EmbeddingGrad is not written yet"); }
+
+// cross_entropy.cu
+void run(const CrossEntropy&, const Step&, Context&) { throw Error("cuda: CrossEntropy is not written yet"); }
+void run(const CrossEntropyGrad&, const Step&, Context&) { throw Error("cuda: CrossEntropyGrad is not written yet"); }
+void run(const LinearCrossEntropy&, const Step&, Context&) { throw Error("cuda: LinearCrossEntropy is not written yet"); }
+void run(const LinearCrossEntropyGrad&, const Step&, Context&) { throw Error("cuda: LinearCrossEntropyGrad is not written yet"); }
+
+// attention.cu
+void run(const MultiHeadAttn&, const Step&, Context&) { throw Error("cuda: MultiHeadAttn is not written yet"); }
+void run(const AttnDelta&, const Step&, Context&) { throw Error("cuda: AttnDelta is not written yet"); }
+void run(const MultiHeadAttnGradQ&, const Step&, Context&) { throw Error("cuda: MultiHeadAttnGradQ is not written yet"); }
+void run(const MultiHeadAttnGradK&, const Step&, Context&) { throw Error("cuda: MultiHeadAttnGradK is not written yet"); }
+void run(const MultiHeadAttnGradV&, const Step&, Context&) { throw Error("cuda: MultiHeadAttnGradV is not written yet"); }
+
+// attention_decode.cu
+void run(const CachedAttention&, const Step&, Context&) { throw Error("cuda: CachedAttention is not written yet"); }
+
+// rope.cu
+void run(const Rope&, const Step&, Context&) { throw Error("cuda: Rope is not written yet"); }
+
+// cache.cu
+void run(const CacheWrite&, const Step&, Context&) { throw Error("cuda: CacheWrite is not written yet"); }
+
+// update.cu
+void run(const Assign&, const Step&, Context&) { throw Error("cuda: Assign is not written yet"); }
+void run(const GlobalNorm&, const Step&, Context&) { throw Error("cuda: GlobalNorm is not written yet"); }
+void run(const UpdateScale&, const Step&, Context&) { throw Error("cuda: UpdateScale is not written yet"); }
+void run(const CountStep&, const Step&, Context&) { throw Error("cuda: CountStep is not written yet"); }
+void run(const Increment&, const Step&, Context&) { throw Error("cuda: Increment is not written yet"); }
+void run(const LearningRate&, const Step&, Context&) { throw Error("cuda: LearningRate is not written yet"); }
+void run(const SgdUpdate&, const Step&, Context&) { throw Error("cuda: SgdUpdate is not written yet"); }
+void run(const AdamUpdate&, const Step&, Context&) { throw Error("cuda: AdamUpdate is not written yet"); }
+void run(const LionUpdate&, const Step&, Context&) { throw Error("cuda: LionUpdate is not written yet"); }
+
+std::size_t run_attention_gradients(std::span<const Step>, Context&) { return 0; }
+std::size_t run_updates(std::span<const Step>, Context&) { return 0; }
+
+std::size_t workspace(const Reduce&, const Graph&, const Node&) { return 0; }
+std::size_t workspace(const RmsNormGrad&, const Graph&, const Node&) { return 0; }
+std::size_t workspace(const LayerNormGrad&, const Graph&, const Node&) { return 0; }
+std::size_t workspace(const EmbeddingGrad&, const Graph&, const Node&) { return 0; }
+std::size_t workspace(const CrossEntropy&, const Graph&, const Node&) { return 0; }
+std::size_t workspace(const LinearCrossEntropy&, const Graph&, const Node&) { return 0; }
+std::size_t workspace(const LinearCrossEntropyGrad&, const Graph&, const Node&) { return 0; }
+std::size_t workspace(const MultiHeadAttn&, const Graph&, const Node&) { return 0; }
+std::size_t workspace(const MultiHeadAttnGradQ&, const Graph&, const Node&) { return 0; }
+std::size_t workspace(const MultiHeadAttnGradK&, const Graph&, const Node&) { return 0; }
+std::size_t workspace(const MultiHeadAttnGradV&, const Graph&, const Node&) { return 0; }
+std::size_t workspace(const CachedAttention&, const Graph&, const Node&) { return 0; }
+std::size_t workspace(const GlobalNorm&, const Graph&, const Node&) { return 0; }
+
+}  // namespace graft::cuda
