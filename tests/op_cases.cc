@@ -6,6 +6,8 @@
 #include <random>
 #include <utility>
 
+#include "graft/autodiff.h"
+
 namespace graft::testing {
 namespace {
 
@@ -104,6 +106,37 @@ std::string no_gradient_of(const Op& op) {
         }
       },
       op);
+}
+
+const Node* obstacle(const Graph& graph, Value loss, const std::vector<Value>& from) {
+  const std::vector<Node>& nodes = graph.nodes();
+  std::vector<char> depends(nodes.size(), 0), leads(nodes.size(), 0);
+  for (const Value v : from) depends[static_cast<std::size_t>(v.node)] = 1;
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    for (const Value v : nodes[i].inputs)
+      if (depends[static_cast<std::size_t>(v.node)] && !std::holds_alternative<StopGradient>(nodes[i].op)) depends[i] = 1;
+  leads[static_cast<std::size_t>(loss.node)] = 1;
+  for (std::size_t i = nodes.size(); i-- > 0;)
+    if (leads[i])
+      for (const Value v : nodes[i].inputs) leads[static_cast<std::size_t>(v.node)] = 1;
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    if (depends[i] && leads[i] && !no_gradient_of(nodes[i].op).empty()) return &nodes[i];
+  return nullptr;
+}
+
+bool has_differences(const OpCase& op_case, const Wrapped& wrapped) {
+  return wrapped.loss && !wrapped.inputs.empty() && !obstacle(wrapped.graph, wrapped.loss, wrapped.inputs) && op_case.no_differences.empty();
+}
+
+Graph with_gradients(const OpCase& op_case) {
+  Wrapped wrapped = wrap(op_case);
+  if (has_differences(op_case, wrapped)) {
+    differentiate(wrapped.graph, wrapped.loss, wrapped.inputs, true);
+    return std::move(wrapped.graph);
+  }
+  Graph graph;
+  op_case.build(graph);
+  return graph;
 }
 
 }  // namespace graft::testing

@@ -116,4 +116,13 @@ Wrapped wrap(const OpCase& op_case);
 /// Why an op has no gradient; empty if it has one.
 std::string no_gradient_of(const Op& op);
 
+/// The first node without a gradient on a way from `from` to the loss, or null.
+const Node* obstacle(const Graph& graph, Value loss, const std::vector<Value>& from);
+
+/// Whether finite differences are to be taken of the wrapped case.
+bool has_differences(const OpCase& op_case, const Wrapped& wrapped);
+
+/// The case in the middle of a graph with the gradients of all inputs; or as it is, where there are none.
+Graph with_gradients(const OpCase& op_case);
+
 }  // namespace graft::testing

@@ -16,33 +16,15 @@ namespace {
 
 using testing::Inputs;
 using testing::OpCase;
+using testing::has_differences;
+using testing::obstacle;
 using testing::OpCases;
+using testing::with_gradients;
 using testing::Wrapped;
 
 const OpCases& every_case() {
   static const OpCases all = testing::all_cases();
   return all;
-}
-
-/// The first node without a gradient on a way from `from` to the loss, or null.
-const Node* obstacle(const Graph& graph, Value loss, const std::vector<Value>& from) {
-  const std::vector<Node>& nodes = graph.nodes();
-  std::vector<char> depends(nodes.size(), 0), leads(nodes.size(), 0);
-  for (const Value v : from) depends[static_cast<std::size_t>(v.node)] = 1;
-  for (std::size_t i = 0; i < nodes.size(); ++i)
-    for (const Value v : nodes[i].inputs)
-      if (depends[static_cast<std::size_t>(v.node)] && !std::holds_alternative<StopGradient>(nodes[i].op)) depends[i] = 1;
-  leads[static_cast<std::size_t>(loss.node)] = 1;
-  for (std::size_t i = nodes.size(); i-- > 0;)
-    if (leads[i])
-      for (const Value v : nodes[i].inputs) leads[static_cast<std::size_t>(v.node)] = 1;
-  for (std::size_t i = 0; i < nodes.size(); ++i)
-    if (depends[i] && leads[i] && !testing::no_gradient_of(nodes[i].op).empty()) return &nodes[i];
-  return nullptr;
-}
-
-bool differentiable(const Wrapped& wrapped) {
-  return wrapped.loss && !wrapped.inputs.empty() && !obstacle(wrapped.graph, wrapped.loss, wrapped.inputs);
 }
 
 OpCases chosen(bool (*choose)(const OpCase&, const Wrapped&)) {
@@ -55,23 +37,8 @@ OpCases chosen(bool (*choose)(const OpCase&, const Wrapped&)) {
   return some;
 }
 
-bool has_differences(const OpCase& op_case, const Wrapped& wrapped) {
-  return differentiable(wrapped) && op_case.no_differences.empty();
-}
 bool is_refused(const OpCase&, const Wrapped& wrapped) {
   return wrapped.loss && !wrapped.inputs.empty() && obstacle(wrapped.graph, wrapped.loss, wrapped.inputs);
-}
-
-/// The case in the middle of a graph with the gradients of all inputs; or as it is, where there are none.
-Graph with_gradients(const OpCase& op_case) {
-  Wrapped wrapped = testing::wrap(op_case);
-  if (has_differences(op_case, wrapped)) {
-    differentiate(wrapped.graph, wrapped.loss, wrapped.inputs, true);
-    return std::move(wrapped.graph);
-  }
-  Graph graph;
-  op_case.build(graph);
-  return graph;
 }
 
 std::string name_of(const ::testing::TestParamInfo<OpCase>& info) { return info.param.name; }
