@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "benchmarks/measure.h"
+#include "benchmarks/results.h"
 
 namespace {
 
@@ -145,7 +146,7 @@ int run(int argc, char** argv) {
         {"date", today()},        {"processor", processor()},    {"backend", backend->description()},
         {"compiler", compiler()}, {"threads", settings.threads}, {"results", nlohmann::ordered_json::array()}};
     for (const Row& row : rows) {
-      results["results"].push_back(row.to_json());
+      results["results"].push_back(to_json(row));
       results["results"].back()["rounds"] = settings.rounds;
     }
     std::filesystem::create_directories(out_folder);

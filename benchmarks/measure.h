@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "benchmarks/peer.h"
-#include "benchmarks/results.h"
+#include "benchmarks/row.h"
 #include "graft/graft.h"
 
 /// A peer's process and how it runs a training step: "step" (eager) or "compiled".

@@ -44,8 +44,8 @@ std::string Peer::ask(const std::string& command) {
   throw graft::Error("peer: " + (line.empty() ? std::string("it ended; is PyTorch installed for this Python?") : line));
 }
 
-double Peer::run() {
+double Peer::run(int pause) {
   const double seconds = std::stod(ask("run"));
-  std::this_thread::sleep_for(std::chrono::milliseconds(400));
+  std::this_thread::sleep_for(std::chrono::milliseconds(pause));
   return seconds;
 }

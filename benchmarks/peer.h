@@ -17,9 +17,9 @@ class Peer {
   const std::string& description() const { return description_; }
   /// Sends a command line, returns the answer; throws graft::Error with the peer's message when it failed.
   std::string ask(const std::string& command);
-  /// Seconds of one run of what was set up last. Waits afterwards: the peer's threads spin for work for up to 200 ms (libiomp), and must be
-  /// off the cores when the next side runs.
-  double run();
+  /// Seconds of one run of what was set up last. Waits so many milliseconds afterwards: the peer's threads spin for work for up to 200 ms (libiomp),
+  /// and must be off the cores when the next side runs.
+  double run(int pause = 400);
 
  private:
   pid_t process_ = -1;

@@ -8,18 +8,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string figure(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, value >= 1000 ? "%.0f" : value >= 10 ? "%.1f" : "%.2f", value);
-  return text;
-}
-
-std::string times(double ratio) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.2f×", ratio);
-  return text;
-}
-
 const Json* find_row(const Json& results, const std::string& bench, const std::string& name) {
   if (!results.contains("results")) return nullptr;
   for (const Json& row : results["results"])
@@ -50,28 +38,12 @@ std::string escaped(const std::string& text) {
 
 }  // namespace
 
-double& Figures::operator[](const std::string& name) {
-  const auto found = std::find_if(all.begin(), all.end(), [&](const auto& figure) { return figure.first == name; });
-  return found != all.end() ? found->second : all.emplace_back(name, 0.0).second;
-}
-
-void Row::print() const {
-  std::printf("%-10s %-24s", bench.c_str(), name.c_str());
-  if (seconds > 0) std::printf(" %10s ms", figure(seconds * 1e3).c_str());
-  for (const auto& [label, value] : more.all) std::printf("  %s %s", figure(value).c_str(), label.c_str());
-  for (const auto& [label, theirs] : peers)
-    std::printf("\n%36s%10s ms  %s (graft has %s its speed)", "", figure(theirs * 1e3).c_str(), label.c_str(),
-                times(theirs / seconds).c_str());
-  std::printf("\n");
-  std::fflush(stdout);
-}
-
-Json Row::to_json() const {
-  Json row = {{"bench", bench}, {"case", name}};
-  if (seconds > 0) row["ms"] = seconds * 1e3;
-  for (const auto& [label, value] : more.all) row[label] = value;
-  for (const auto& [label, theirs] : peers) row["peers"][label] = theirs * 1e3;
-  return row;
+Json to_json(const Row& row) {
+  Json json = {{"bench", row.bench}, {"case", row.name}};
+  if (row.seconds > 0) json["ms"] = row.seconds * 1e3;
+  for (const auto& [label, value] : row.more.all) json[label] = value;
+  for (const auto& [label, theirs] : row.peers) json["peers"][label] = theirs * 1e3;
+  return json;
 }
 
 void merge_results(Json& into, const Json& measured) {

@@ -1,25 +1,10 @@
 #pragma once
 #include <nlohmann/json_fwd.hpp>
 #include <string>
-#include <utility>
-#include <vector>
 
-/// Figures by name, in the order in which they were set.
-struct Figures {
-  std::vector<std::pair<std::string, double>> all;
-  double& operator[](const std::string& name);
-};
+#include "benchmarks/row.h"
 
-/// One line of a result table. Times are medians; the sides of a comparison alternate within one run.
-struct Row {
-  std::string bench, name;
-  double seconds = 0;                                 ///< of graft; 0: the figures are others
-  std::vector<std::pair<std::string, double>> peers;  ///< "torch 2.15.0, eager": its seconds
-  Figures more;  ///< "GFLOP/s", "tokens/s", …
-
-  void print() const;
-  nlohmann::ordered_json to_json() const;
-};
+nlohmann::ordered_json to_json(const Row& row);
 
 /// What was measured on one machine on one day, as benchmarks/results/*.json holds it: "date", "processor", "backend", "compiler", "threads", "results" (a list of rows).
 /// Rows in place of those of the same bench and case, the others are kept, if the file is of the same processor, backend and compiler.

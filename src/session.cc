@@ -41,7 +41,13 @@ Session::Impl::Impl(const Graph& graph, Backend& used_backend, const Impl* owner
 void Session::Impl::allocate(const Impl* owner) {
   const auto own_memory = [&](std::size_t bytes) -> void* {
     if (bytes == 0) return nullptr;
-    own.push_back(Memory(backend.allocate(bytes), FreeMemory{&backend}));
+    try {
+      own.push_back(Memory(backend.allocate(bytes), FreeMemory{&backend}));
+    } catch (const Error& error) {
+      throw Error(std::string(error.what()) + "; the session needs " + in_units(plan.arena_bytes()) + " for the values of a step, " +
+                  in_units(plan.workspace_bytes()) + " of workspace and " + in_units(plan.persistent_bytes()) +
+                  " for parameters, states, inputs and constants; less: smaller batches or sequences, passes::recompute, passes::mixed_precision");
+    }
     return own.back().get();
   };
   auto* arena = static_cast<std::byte*>(own_memory(plan.arena_bytes()));

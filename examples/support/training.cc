@@ -79,11 +79,18 @@ Trainer::Trainer(const TrainingSettings& run, const Trainee& trainee, Backend& b
   update_ = std::make_unique<Session>(update, micro_);
 }
 
+void Trainer::prepare(WindowDataset& data) {
+  before_ = data.position();
+  data.next_batch(inputs_, labels_);
+  micro_.write("inputs", inputs_);
+  micro_.write("labels", labels_);
+  prepared_ = true;
+}
+
 void Trainer::step(WindowDataset& data, Profile* profile) {
   for (std::int64_t i = 0; i < accumulate_; ++i) {
-    data.next_batch(inputs_, labels_);
-    micro_.write("inputs", inputs_);
-    micro_.write("labels", labels_);
+    if (!prepared_) prepare(data);
+    prepared_ = false;
     if (profile != nullptr && i + 1 == accumulate_)
       *profile = micro_.profile();
     else

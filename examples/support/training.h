@@ -48,6 +48,10 @@ class Trainer {
   Trainer(const TrainingSettings& settings, const Trainee& trainee, graft::Backend& backend, const LoopOptions& options);
   /// With `profile`, times the nodes of the last micro-batch.
   void step(graft::WindowDataset& data, graft::Profile* profile);
+  /// Takes the next step's first batch to the backend already, which a GPU does beside the step that runs.
+  void prepare(graft::WindowDataset& data);
+  /// Where the data stands for a checkpoint: behind the batches that steps have used.
+  std::vector<std::uint32_t> position(const graft::WindowDataset& data) const { return prepared_ ? before_ : data.position(); }
   /// The session that holds weights, moments and results.
   graft::Session& session() { return update_ ? *update_ : micro_; }
   graft::Session& forward() { return micro_; }
@@ -58,6 +62,8 @@ class Trainer {
   graft::Session micro_;
   std::unique_ptr<graft::Session> update_;
   std::vector<std::uint32_t> inputs_, labels_;
+  bool prepared_ = false;
+  std::vector<std::uint32_t> before_;  ///< the position before the batch that is prepared
 };
 
 /// Mean loss over validation windows, evenly spread when there are more than `windows`.

@@ -149,7 +149,7 @@ Checkpoint TrainingRun::snapshot(const std::string& config) const {
   checkpoint.step = step_;
   checkpoint.config = config;
   checkpoint.schedule = optim::to_string(schedule_of(settings_));
-  std::vector<std::uint32_t> position = data_.position();
+  std::vector<std::uint32_t> position = trainer_.position(data_);
   position.push_back(static_cast<std::uint32_t>(step_));
   const auto bytes = std::as_bytes(std::span(position));
   checkpoint.tensors.push_back(
@@ -183,6 +183,7 @@ void TrainingRun::train(Validation& validation, const std::string& config) {
     } catch (const Error& error) {
       progress.line("step " + std::to_string(step_) + ": training goes on without its pictures: " + error.what(), true);
     }
+    if (step_ < last && !options_.name_nonfinite) trainer_.prepare(data_);
     const double loss = session.scalar("loss");
     const auto skipped_now = static_cast<std::int64_t>(session.scalar("optimizer/skipped"));
     if (skipped_now > skipped) {
