@@ -344,9 +344,9 @@ std::string quoted(const std::string& text) {
   return out + "\"";
 }
 
-void write_results(const std::string& file, const std::string& device, const std::string& date, const std::vector<Row>& rows) {
+void write_results(const std::string& file, const std::string& device, const std::string& date, const std::string& driver, const std::vector<Row>& rows) {
   std::ofstream out(file);
-  out << "{\n  \"date\": " << quoted(date) << ",\n  \"backend\": " << quoted(device) << ",\n  \"results\": [";
+  out << "{\n  \"date\": " << quoted(date) << ",\n  \"backend\": " << quoted(device) << ",\n  \"driver\": " << quoted(driver) << ",\n  \"results\": [";
   const char* separator = "\n";
   for (const Row& row : rows) {
     out << separator << "    {\"bench\": " << quoted(row.bench) << ", \"case\": " << quoted(row.name) << ", \"ms\": " << row.seconds * 1e3;
@@ -364,22 +364,22 @@ void write_results(const std::string& file, const std::string& device, const std
 }
 
 int run_all(int argc, char** argv) {
-  if (argc < 3 || argc > 4) {
-    std::fprintf(stderr, "usage: graft_gpu_bench RESULTS.json DATE [PYTHON]\n");
+  if (argc < 4 || argc > 5) {
+    std::fprintf(stderr, "usage: graft_gpu_bench RESULTS.json DATE DRIVER [PYTHON]\n");
     return 2;
   }
   const std::unique_ptr<Backend> backend = cuda_backend();
-  std::printf("%s, %s\n", backend->description().c_str(), argv[2]);
+  std::printf("%s, driver %s, %s\n", backend->description().c_str(), argv[3], argv[2]);
   std::unique_ptr<Peer> peer;
-  if (argc == 4) {
+  if (argc == 5) {
     try {
-      peer = std::make_unique<Peer>(argv[3], std::string(GRAFT_SOURCE_DIR) + "/benchmarks/peer_torch_gpu.py", 0);
+      peer = std::make_unique<Peer>(argv[4], std::string(GRAFT_SOURCE_DIR) + "/benchmarks/peer_torch_gpu.py", 0);
     } catch (const Error& error) {
       std::printf("without a peer: %s\n", error.what());
     }
   }
   Run run{*backend, peer.get()};
-  const auto save = [&] { write_results(argv[1], backend->description(), argv[2], run.rows); };  // after each part: a run that is cut off keeps what it has
+  const auto save = [&] { write_results(argv[1], backend->description(), argv[2], argv[3], run.rows); };  // after each part: a run that is cut off keeps what it has
   const std::vector<std::function<void()>> parts = {[&] { measure_ceilings(run); },       [&] { bench_gemm(run); },
                                                     [&] { bench_rows(run); },             [&] { bench_adamw(run); },
                                                     [&] { bench_decode(run); },           [&] { bench_step(run, gpt2_124m(16)); },
