@@ -22,11 +22,8 @@ struct GemmCall {
   std::int64_t lda = 0, ldb = 0, ldc = 0;
   const float* bias = nullptr;   ///< [n], f32, or null
   const void* addend = nullptr;  ///< [m, n] with ldc, or null
-  void* workspace = nullptr;     ///< kGemmWorkspace bytes
+  void* workspace = nullptr;     ///< Gemm::workspace_bytes()
 };
-
-/// Scratch memory that each product may use.
-inline constexpr std::size_t kGemmWorkspace = std::size_t{32} << 20;
 
 /// Matrix products on the device. Implemented by exactly one of gemm_cublaslt.cc and tests/cuda_on_cpu/gemm_host.cc.
 class Gemm {
@@ -38,6 +35,8 @@ class Gemm {
   Gemm& operator=(const Gemm&) = delete;
   /// "cuBLASLt 13.0.0".
   std::string description() const;
+  /// Of scratch memory that each product may use.
+  static std::size_t workspace_bytes();
   /// Enqueues the product.
   void operator()(const GemmCall& call);
 

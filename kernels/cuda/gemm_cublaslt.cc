@@ -68,6 +68,8 @@ class Library {
   void* handle_;
 };
 
+constexpr std::size_t kWorkspace = std::size_t{32} << 20;
+
 cudaDataType data_type(DType dtype) { return dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F; }
 
 /// What cuBLASLt must know of a product before it can choose how. Pointers are promised to be aligned to 16 bytes or not.
@@ -109,7 +111,7 @@ class Prepared {
     const float one = 1.0f, beta = call.addend != nullptr ? 1.0f : 0.0f;
     if (has_bias) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, call.bias);
     library_.check(library_.matmul(handle, product_, &one, call.b, left_, call.a, right_, &beta, call.addend != nullptr ? call.addend : call.c, result_, call.c,
-                                   result_, &algorithm_, call.workspace, kGemmWorkspace, stream),
+                                   result_, &algorithm_, call.workspace, kWorkspace, stream),
                    "start a product");
   }
 
@@ -136,7 +138,7 @@ class Prepared {
     const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
       library_.check(library_.preference_set(preference, attribute, &value, sizeof(value)), "describe a preference");
     };
-    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kGemmWorkspace);
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspace);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment);
@@ -178,6 +180,8 @@ std::string Gemm::description() const {
   const std::size_t version = impl_->library.version();  // major·10000 + minor·100 + patch
   return "cuBLASLt " + std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." + std::to_string(version % 100);
 }
+
+std::size_t Gemm::workspace_bytes() { return kWorkspace; }
 
 void Gemm::operator()(const GemmCall& call) {
   std::unique_ptr<Prepared>& prepared = impl_->prepared[key_of(call)];

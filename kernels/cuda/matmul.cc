@@ -25,6 +25,6 @@ void run(const MatMul& op, const Step& step, Context& context) {
   (*context.gemm)(call);
 }
 
-std::size_t workspace(const MatMul&, const Graph&, const Node&) { return kGemmWorkspace; }
+std::size_t workspace(const MatMul&, const Graph&, const Node&) { return Gemm::workspace_bytes(); }
 
 }  // namespace graft::cuda

@@ -1,4 +1,6 @@
 // graft::cuda::Gemm on the emulated device: plain loops, sums in f32, enqueued like a kernel.
+#include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "graft/bf16.h"
@@ -9,6 +11,8 @@
 
 namespace graft::cuda {
 namespace {
+
+constexpr std::size_t kWorkspace = 256;  // spoilt by each product: who has no right to it is found out
 
 /// [rows, cols] of the device, transposed if so, as floats.
 std::vector<float> load(const void* data, DType dtype, std::int64_t rows, std::int64_t cols, std::int64_t stride, bool transpose) {
@@ -29,6 +33,8 @@ void multiply(const GemmCall& call) {
   const auto [m, n, k] = std::tuple(call.m, call.n, call.k);
   const std::vector<float> a = call.transpose_a ? load(call.a, call.in, k, m, call.lda, true) : load(call.a, call.in, m, k, call.lda, false);
   const std::vector<float> b = call.transpose_b ? load(call.b, call.in, n, k, call.ldb, true) : load(call.b, call.in, k, n, call.ldb, false);
+  emulation::host_access("a product", call.workspace, kWorkspace, true);
+  std::memset(call.workspace, 0xff, kWorkspace);
   std::vector<float> sums(static_cast<std::size_t>(n)), bias, addend;
   if (call.bias != nullptr) bias = load(call.bias, DType::f32, 1, n, n, false);
   if (call.addend != nullptr) addend = load(call.addend, call.out, m, n, call.ldc, false);
@@ -63,6 +69,7 @@ struct Gemm::Impl {
 Gemm::Gemm(cudaStream_t stream, bool) : impl_(std::make_unique<Impl>(stream)) {}
 Gemm::~Gemm() = default;
 std::string Gemm::description() const { return "plain products"; }
+std::size_t Gemm::workspace_bytes() { return kWorkspace; }
 void Gemm::operator()(const GemmCall& call) {
   check(emulation::enqueue(impl_->stream, [call] { multiply(call); }), "cannot start a product");
 }

@@ -3,6 +3,7 @@
 
 #include <bit>
 
+#include "graft/error.h"
 #include "graft/gtest.h"
 #include "tests/cuda_on_cpu/checked_backend.h"
 #include "tests/cuda_on_cpu/emulation.h"
@@ -21,7 +22,14 @@ class OpCuda : public ::testing::TestWithParam<OpCase> {};
 
 std::string name_of(const ::testing::TestParamInfo<OpCase>& info) { return info.param.name; }
 
-void expect_same(const Inputs& got, const Inputs& wanted, const char* what) {
+bool has_f64(const Graph& graph) {
+  for (const Node& node : graph.nodes())
+    for (const TensorType& type : node.outputs)
+      if (type.dtype == DType::f64) return true;
+  return false;
+}
+
+void expect_same(const Inputs& got, const Inputs& wanted, const std::string& what) {
   for (const auto& [name, values] : wanted)
     for (std::size_t i = 0; i < values.size(); ++i)
       ASSERT_EQ(std::bit_cast<std::uint64_t>(values[i]), std::bit_cast<std::uint64_t>(got.at(name)[i])) << name << " element " << i << ", " << what;
@@ -35,7 +43,14 @@ TEST_P(OpCuda, MatchesReference) {
   BackendCheckOptions options;
   options.inputs = testing::values_of(GetParam(), graph);
   options.rtol = GetParam().rtol;
-  EXPECT_TRUE(backend_matches(graph, checked, options)) << GetParam().rtol_reason;
+  try {
+    EXPECT_TRUE(backend_matches(graph, checked, options)) << GetParam().rtol_reason;
+    EXPECT_FALSE(has_f64(graph)) << "was not refused";
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    if (message.find("is not written yet") != std::string::npos) GTEST_SKIP() << message;
+    EXPECT_TRUE(has_f64(graph) && message.find(": is f64, the cuda backend computes in f32 and bf16; ") != std::string::npos) << message;
+  }
 }
 
 /// Outputs in the place of inputs that die, and nothing in the place of anything; threads and blocks in another order, with races looked for. Three steps: as
@@ -43,6 +58,7 @@ TEST_P(OpCuda, MatchesReference) {
 TEST_P(OpCuda, GivesTheSameBitsInPlaceReplayedAndInAnyOrder) {
   const std::unique_ptr<Backend> cuda = cuda_backend();
   for (const Graph& graph : {testing::with_gradients(GetParam()), testing::wrap(GetParam()).graph}) {
+    if (has_f64(graph)) continue;
     const Inputs inputs = testing::values_of(GetParam(), graph);
     const auto steps = [&](Backend& backend, const PlanOptions& plan, const Options& options) {
       const emulation::With with(options);
@@ -55,10 +71,15 @@ TEST_P(OpCuda, GivesTheSameBitsInPlaceReplayedAndInAnyOrder) {
       }
       return all;
     };
-    CheckedBackend checked(*cuda);
-    const std::vector<Inputs> wanted = steps(checked, {.keep_all = true}, {});
-    const std::vector<Inputs> in_place = steps(*cuda, {}, {.order = Options::Order::shuffled, .races = true});
-    for (std::size_t step = 0; step < 3; ++step) expect_same(in_place[step], wanted[step], step == 0 ? "first step" : "replayed");
+    try {
+      CheckedBackend checked(*cuda);
+      const std::vector<Inputs> wanted = steps(checked, {.keep_all = true}, {});
+      const std::vector<Inputs> got = steps(*cuda, {}, {.order = Options::Order::shuffled, .races = true});
+      for (std::size_t step = 0; step < 3; ++step) expect_same(got[step], wanted[step], "step " + std::to_string(step));
+    } catch (const Error& error) {
+      if (std::string(error.what()).find("is not written yet") != std::string::npos) GTEST_SKIP() << error.what();
+      throw;
+    }
   }
 }
 
