@@ -34,6 +34,7 @@ void VjpContext::give_summed(std::size_t i, Value value, bool negate) {
     ops.emplace_back(Reshape{to});
   }
   if (negate) ops.emplace_back(Unary{UnaryFn::neg});
+  if (to.size() != from.size() && graph.type(inputs[i]).dtype == DType::bf16) ops.emplace_back(Cast{DType::bf16});  // sums are f32
   if (ops.empty()) return give(i, value);
   for (std::size_t k = 0; k + 1 < ops.size(); ++k) value = record(ops[k], {value});
   give(i, ops.back(), {value});

@@ -5,17 +5,15 @@
 namespace graft {
 
 // C = A·B: dA = dC·Bᵀ, dB = Aᵀ·dC; transposed when the operand is. dbias sums over rows; an addend's gradient is dC. Products of bf16
-// operands are bf16 products again.
+// operands are bf16 products again, and their gradients bf16.
 void vjp(const MatMul& op, VjpContext& c) {
   const Value a = c.in(0), b = c.in(1);
   const bool narrow = c.graph.type(a).dtype == DType::bf16;
   const bool products = c.wants(0) || c.wants(1);
-  const Value dout = narrow && products ? c.record(Cast{DType::bf16}, {c.dout()}) : c.dout();
+  const Value dout = narrow && products && !op.bf16 ? c.record(Cast{DType::bf16}, {c.dout()}) : c.dout();
   const auto give = [&](std::size_t i, MatMul product, std::vector<Value> in) {
-    if (narrow)
-      c.give(i, Cast{DType::bf16}, {c.record(product, std::move(in))});
-    else
-      c.give(i, product, std::move(in));
+    product.bf16 = narrow;
+    c.give(i, product, std::move(in));
   };
   if (c.wants(0)) {
     if (op.transpose_a)

@@ -40,8 +40,12 @@ void vjp(const CrossEntropy& op, VjpContext& c) {
 void vjp(const LinearCrossEntropy& op, VjpContext& c) {
   c.refuse(1, "lse");
   const Value grad = c.record(LinearCrossEntropyGrad{op}, {c.in(0), c.in(1), c.in(2), c.out(1), c.out(2), c.dout()});
-  for (std::size_t i = 0; i < 2; ++i)
-    if (c.wants(i)) c.give(i, {grad.node, static_cast<std::int32_t>(i)});
+  if (c.wants(0)) c.give(0, grad);
+  if (!c.wants(1)) return;
+  if (const Value dweight{grad.node, 1}; c.graph.type(c.in(1)).dtype == DType::bf16)
+    c.give(1, Cast{DType::bf16}, {dweight});
+  else
+    c.give(1, dweight);
 }
 
 }  // namespace graft

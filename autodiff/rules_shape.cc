@@ -8,6 +8,7 @@ namespace {
 /// `value`, the result of a reduction of input 0, repeated over input 0.
 void give_repeated(VjpContext& c, Value value) {
   const Shape from = c.shape(value), to = c.shape(c.in(0));
+  if (c.graph.type(c.in(0)).dtype == DType::bf16) value = c.record(Cast{DType::bf16}, {value});  // sums are f32
   if (from == to) return c.give(0, value);
   if (from.size() == 1 && from.rank() > 0) value = c.record(Reshape{Shape{}}, {value});
   c.give(0, Broadcast{to}, {value});

@@ -44,7 +44,9 @@ struct Widen {
   void operator()(Constant& op) const { fix(op.type.dtype); }
   void operator()(Cast& op) const { fix(op.dtype); }
   void operator()(LearningRate& op) const { fix(op.dtype); }
-  void operator()(auto&) const {}
+  void operator()(auto& op) const {
+    if constexpr (requires { op.bf16; }) op.bf16 = false;
+  }
 };
 
 std::vector<TensorType> input_types(const Graph& graph, const std::vector<Value>& inputs) {

@@ -5,7 +5,14 @@
 namespace graft {
 namespace {
 
-TensorType vector_like(const TensorType& type, std::int64_t size) { return {type.dtype, {size}}; }
+/// Of a number for each row of x.
+TensorType of_rows(const TensorType& x) { return {wide(x.dtype), {x.shape.rows()}}; }
+
+TensorType rounded(TensorType type, bool bf16) {
+  require(!bf16 || type.dtype != DType::f64, "does not round f64 to bf16");
+  if (bf16) type.dtype = DType::bf16;
+  return type;
+}
 
 Types like_first(InputTypes in, std::size_t count) {
   require_inputs(in, count, count);
@@ -31,9 +38,17 @@ Shape reduced(const Shape& shape, Axis axis) {
 }
 
 void require_norm(InputTypes in, double eps) {
+  require_float(in.first(1));
+  require_dtype(in[1], wide(in[0].dtype), "weight");
   require(eps > 0.0, "eps must be positive, got " + std::to_string(eps));
   const Shape weight{in[0].shape.cols()};
   require(in[1].shape == weight, "weight must be " + to_string(weight) + ", got " + to_string(in[1].shape));
+}
+
+/// The gradient of a norm's result.
+void require_norm_gradient(const TensorType& x, const TensorType& dout) {
+  if (dout.dtype == DType::bf16 && x.dtype == DType::f32) return require_equal({dout.dtype, x.shape}, dout, "x and dout");
+  require_equal(x, dout, "x and dout");
 }
 
 }  // namespace
@@ -50,9 +65,20 @@ void require_inputs(InputTypes in, std::size_t least, std::size_t most) {
 void require_float(InputTypes in) {
   for (const TensorType& type : in) {
     require(is_float(type.dtype), "takes floating-point tensors, got " + to_string(type));
-    require(type.dtype != DType::bf16, "does not compute in bf16, cast to f32 first, got " + to_string(type));
     require(type.dtype == in[0].dtype, "dtypes differ, got " + to_string(in[0]) + " and " + to_string(type));
   }
+}
+
+void require_wide(InputTypes in) {
+  for (const TensorType& type : in)
+    require(type.dtype != DType::bf16, "does not compute in bf16, cast to f32 first, got " + to_string(type));
+  require_float(in);
+}
+
+DType wide(DType x) { return x == DType::bf16 ? DType::f32 : x; }
+
+void require_dtype(const TensorType& type, DType dtype, const char* what) {
+  require(type.dtype == dtype, std::string(what) + " must be " + std::string(to_string(dtype)) + ", got " + to_string(type));
 }
 
 void require_equal(const TensorType& a, const TensorType& b, const char* what) {
@@ -105,12 +131,13 @@ Types infer(const Constant& op, InputTypes in) {
 
 Types infer(const MatMul& op, InputTypes in) {
   require_inputs(in, 2, 3);
-  const bool bf16 = in[0].dtype == DType::bf16 && in[1].dtype == DType::bf16;
-  const DType dtype = bf16 ? DType::f32 : in[0].dtype;
-  require_float(bf16 ? in.subspan(2) : in);
+  require_float(in.first(2));
   const bool addend = in.size() == 3 && in[2].shape.rank() == 2;
   const std::string third = addend ? "addend" : "bias";
-  if (in.size() == 3) require(in[2].dtype == dtype, third + " must be " + std::string(to_string(dtype)) + ", got " + to_string(in[2]));
+  const DType sums = wide(in[0].dtype);
+  if (in.size() == 3) require_dtype(in[2], sums, third.c_str());
+  require(!op.bf16 || in[0].dtype == DType::bf16, "rounds products of bf16 operands alone, got " + to_string(in[0]) + " and " + to_string(in[1]));
+  require(!op.bf16 || !addend, "does not round a sum with an addend, got bf16 and the addend " + to_string(in.back()));
   const Shape &a = in[0].shape, &b = in[1].shape;
   require(a.rank() == 2 && b.rank() == 2, "takes matrices, got " + to_string(a) + " and " + to_string(b));
   const std::int64_t m = a[op.transpose_a], k = a[!op.transpose_a], kb = b[op.transpose_b], n = b[!op.transpose_b];
@@ -118,7 +145,7 @@ Types infer(const MatMul& op, InputTypes in) {
                        (op.transpose_b ? " transposed" : ""));
   const Shape wanted = addend ? Shape{m, n} : Shape{n};
   if (in.size() == 3) require(in[2].shape == wanted, third + " must be " + to_string(wanted) + ", got " + to_string(in[2].shape));
-  return {{dtype, {m, n}}};
+  return {rounded({sums, {m, n}}, op.bf16)};
 }
 
 Types infer(const Unary&, InputTypes in) { return like_first(in, 1); }
@@ -165,13 +192,13 @@ Types infer(const Dropout& op, InputTypes in) {
 Types infer(const Reduce& op, InputTypes in) {
   require_inputs(in, 1, 1);
   require_float(in);
-  return {{in[0].dtype, reduced(in[0].shape, op.axis)}};
+  return {{wide(in[0].dtype), reduced(in[0].shape, op.axis)}};
 }
 
 Types infer(const ReduceMaxGrad& op, InputTypes in) {
   require_inputs(in, 2, 2);
-  require_float(in);
-  require_equal({in[0].dtype, reduced(in[0].shape, op.axis)}, in[1], "the maxima and dout");
+  require_float(in.first(1));
+  require_equal({wide(in[0].dtype), reduced(in[0].shape, op.axis)}, in[1], "the maxima and dout");
   return {in[0]};
 }
 
@@ -241,35 +268,32 @@ Types infer(const LogSoftmaxGrad&, InputTypes in) { return like_first(in, 2); }
 
 Types infer(const RmsNorm& op, InputTypes in) {
   require_inputs(in, 2, 2);
-  require_float(in);
   require_norm(in, op.eps);
-  return {in[0], vector_like(in[0], in[0].shape.rows())};
+  return {rounded(in[0], op.bf16), of_rows(in[0])};
 }
 
 Types infer(const RmsNormGrad&, InputTypes in) {
   require_inputs(in, 4, 5);
-  require_float(in);
   require_norm(in, 1.0);
-  require_equal(in[2], vector_like(in[0], in[0].shape.rows()), "rstd and rows");
-  require_equal(in[0], in[3], "x and dout");
+  require_equal(in[2], of_rows(in[0]), "rstd and rows");
+  require_norm_gradient(in[0], in[3]);
   if (in.size() == 5) require_equal(in[0], in[4], "x and addend");
   return {in[0], in[1]};
 }
 
 Types infer(const LayerNorm& op, InputTypes in) {
   require_inputs(in, 3, 3);
-  require_float(in);
   require_norm(in, op.eps);
+  require_dtype(in[2], in[1].dtype, "bias");
   require(in[2].shape == in[1].shape, "bias must be " + to_string(in[1].shape) + ", got " + to_string(in[2].shape));
-  return {in[0], vector_like(in[0], in[0].shape.rows()), vector_like(in[0], in[0].shape.rows())};
+  return {rounded(in[0], op.bf16), of_rows(in[0]), of_rows(in[0])};
 }
 
 Types infer(const LayerNormGrad&, InputTypes in) {
   require_inputs(in, 5, 6);
-  require_float(in);
   require_norm(in, 1.0);
-  for (std::size_t i : {2u, 3u}) require_equal(in[i], vector_like(in[0], in[0].shape.rows()), "mean or rstd and rows");
-  require_equal(in[0], in[4], "x and dout");
+  for (std::size_t i : {2u, 3u}) require_equal(in[i], of_rows(in[0]), "mean or rstd and rows");
+  require_norm_gradient(in[0], in[4]);
   if (in.size() == 6) require_equal(in[0], in[5], "x and addend");
   return {in[0], in[1], in[1]};
 }
@@ -278,7 +302,7 @@ Types infer(const LayerNormGrad&, InputTypes in) {
 
 Types infer(const Embedding&, InputTypes in) {
   require_inputs(in, 2, 2);
-  require_float(in.first(1));
+  require_wide(in.first(1));
   require(in[0].shape.rank() == 2, "the table must be a matrix, got " + to_string(in[0].shape));
   require_u32(in[1], "ids");
   require(in[1].shape.rank() <= 1, "ids must be a vector, got " + to_string(in[1].shape));
@@ -288,7 +312,7 @@ Types infer(const Embedding&, InputTypes in) {
 Types infer(const EmbeddingGrad& op, InputTypes in) {
   require_inputs(in, 2, 3);
   require_u32(in[0], "ids");
-  require_float(in.subspan(1));
+  require_wide(in.subspan(1));
   require(in[1].shape.rank() == 2 && in[1].shape.rows() == in[0].shape.size(), "ids and dout differ, got " + to_string(in[0]) + " and " + to_string(in[1]));
   const TensorType table{in[1].dtype, {op.vocabulary, in[1].shape.cols()}};
   if (in.size() > 2) require_equal(table, in[2], "table and addend");
@@ -297,7 +321,7 @@ Types infer(const EmbeddingGrad& op, InputTypes in) {
 
 Types infer(const CrossEntropy& op, InputTypes in) {
   require_inputs(in, 2, 2);
-  require_float(in.first(1));
+  require_wide(in.first(1));
   require(in[0].shape.rank() == 2, "logits must be a matrix, got " + to_string(in[0].shape));
   require_u32(in[1], "labels");
   const Shape labels{in[0].shape.rows()};
@@ -312,12 +336,11 @@ Types infer(const CrossEntropyGrad& op, InputTypes in) {
   require_equal(in[2], forward[1], "lse and rows");
   require_equal(in[3], forward[2], "counted and the loss");
   require_equal(in[4], forward[0], "dloss and the loss");
-  return {in[0]};
+  return {rounded(in[0], op.bf16)};
 }
 
 Types infer(const LinearCrossEntropy& op, InputTypes in) {
   require_inputs(in, 3, 3);
-  require_float(in.first(2));
   const TensorType of_loss[] = {infer(MatMul{false, op.transpose_weight}, in.first(2))[0], in[2]};
   return infer(op.loss, of_loss);
 }
@@ -328,7 +351,7 @@ Types infer(const LinearCrossEntropyGrad& op, InputTypes in) {
   require_equal(in[3], forward[1], "lse and rows");
   require_equal(in[4], forward[2], "counted and the loss");
   require_equal(in[5], forward[0], "dloss and the loss");
-  return {in[0], in[1]};
+  return {in[0], {forward[0].dtype, in[1].shape}};
 }
 
 }  // namespace graft

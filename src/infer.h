@@ -72,8 +72,13 @@ Types infer_types(const Op& op, InputTypes in);
 // ---- checks that several rules share
 void require(bool condition, const std::string& what);
 void require_inputs(InputTypes in, std::size_t least, std::size_t most);
-/// All of one float type, f32 or f64.
+/// All of one float type.
 void require_float(InputTypes in);
+/// All of one float type, f32 or f64.
+void require_wide(InputTypes in);
+/// The type of what an op sums of values of type x, and of the weights of norms: f32 for bf16.
+DType wide(DType x);
+void require_dtype(const TensorType& type, DType dtype, const char* what);
 void require_equal(const TensorType& a, const TensorType& b, const char* what);
 void require_u32(const TensorType& type, const char* what);
 void require_u32_scalar(const TensorType& type, const char* what);

@@ -84,7 +84,7 @@ void require_sequences(std::int64_t sequences, const Shape& rows, const char* wh
                                                           std::to_string(cache.rows() / held));
 }
 
-TensorType lse_type(const TensorType& q, const AttentionShape& heads) { return {q.dtype, {q.shape.rows(), heads.heads}}; }
+TensorType lse_type(const TensorType& q, const AttentionShape& heads) { return {wide(q.dtype), {q.shape.rows(), heads.heads}}; }
 
 void require_gradient_inputs(const MultiHeadAttn& op, InputTypes in) {
   require_attention(op, in, 6);

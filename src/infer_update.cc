@@ -10,7 +10,7 @@ void require_scalar(const TensorType& type, DType dtype, const char* what) {
 
 /// p, grad and the moments [1, 2 + moments) alike.
 void require_alike(InputTypes in, std::size_t count) {
-  require_float(in.first(count));
+  require_wide(in.first(count));
   for (std::size_t i = 1; i < count; ++i) require_equal(in[0], in[i], i == 1 ? "parameter and gradient" : "parameter and moment");
 }
 
@@ -24,13 +24,13 @@ Types infer(const Assign&, InputTypes in) {
 
 Types infer(const GlobalNorm&, InputTypes in) {
   require(!in.empty(), "takes at least one input");
-  require_float(in);
+  require_wide(in);
   return {{in[0].dtype, {}}};
 }
 
 Types infer(const UpdateScale& op, InputTypes in) {
   require_inputs(in, 1, 2);
-  require_float(in);
+  require_wide(in);
   require_scalar(in[0], in[0].dtype, "norm");
   if (in.size() == 2) require_scalar(in[1], in[0].dtype, "loss");
   require(op.max_norm >= 0.0, "max_norm must not be negative, got " + std::to_string(op.max_norm));

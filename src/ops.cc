@@ -68,6 +68,8 @@ std::string scaling(const RopeScaling& s) {
   GRAFT_ASSERT(!"a scaling");
 }
 
+std::string rounding(bool bf16) { return bf16 ? " bf16" : ""; }
+
 std::string text(const MultiHeadAttn& a) { return text(a.heads) + " mask=" + text(a.mask) + " scale=" + text(a.scale) + segments(a.segments); }
 
 std::string text(const CrossEntropy& c) {
@@ -193,7 +195,10 @@ struct AttributesOf {
     return s;
   }
   std::string operator()(const MatMul& op) const {
-    return std::string(op.transpose_a ? "transpose_a" : "") + (op.transpose_a && op.transpose_b ? " " : "") + (op.transpose_b ? "transpose_b" : "");
+    std::string s = op.transpose_a ? " transpose_a" : "";
+    if (op.transpose_b) s += " transpose_b";
+    s += rounding(op.bf16);
+    return s.empty() ? s : s.substr(1);
   }
   std::string operator()(const Unary& op) const { return op.fn == UnaryFn::scale || op.fn == UnaryFn::add_scalar ? text(op.alpha) : ""; }
   std::string operator()(const UnaryGrad& op) const { return (*this)(Unary{op.fn, op.alpha}); }
@@ -210,11 +215,11 @@ struct AttributesOf {
   }
   std::string operator()(const Pad& op) const { return to_string(op.shape) + " row=" + std::to_string(op.row) + " column=" + std::to_string(op.col); }
   std::string operator()(const Concat& op) const { return "axis=" + text(op.axis); }
-  std::string operator()(const RmsNorm& op) const { return "eps=" + text(op.eps); }
-  std::string operator()(const LayerNorm& op) const { return "eps=" + text(op.eps); }
+  std::string operator()(const RmsNorm& op) const { return "eps=" + text(op.eps) + rounding(op.bf16); }
+  std::string operator()(const LayerNorm& op) const { return "eps=" + text(op.eps) + rounding(op.bf16); }
   std::string operator()(const EmbeddingGrad& op) const { return "vocabulary=" + std::to_string(op.vocabulary); }
   std::string operator()(const CrossEntropy& op) const { return text(op); }
-  std::string operator()(const CrossEntropyGrad& op) const { return text(op.loss); }
+  std::string operator()(const CrossEntropyGrad& op) const { return text(op.loss) + rounding(op.bf16); }
   std::string operator()(const LinearCrossEntropy& op) const { return text(op); }
   std::string operator()(const LinearCrossEntropyGrad& op) const { return text(op.linear); }
   std::string operator()(const MultiHeadAttn& op) const { return text(op); }

@@ -141,11 +141,8 @@ std::vector<BadInput> shapes() {
        [](Graph& g) { g.linear_cross_entropy(g.input("x", {4, 8}), g.input("w", {8, 5}), g.input("t", {4})); },
        R"(linear_cross_entropy "linear_cross_entropy_0": labels must be u32, got f32[4])"},
       {"linear_cross_entropy_bf16",
-       [](Graph& g) {
-         const Value x = g.cast(g.input("x", {4, 8}), DType::bf16), w = g.cast(g.input("w", {8, 5}), DType::bf16);
-         g.linear_cross_entropy(x, w, g.input_u32("t", {4}));
-       },
-       R"(linear_cross_entropy "linear_cross_entropy_0": does not compute in bf16, cast to f32 first, got bf16[4, 8])"},
+       [](Graph& g) { g.linear_cross_entropy(g.input("x", {4, 8}, DType::bf16), g.input("w", {8, 5}), g.input_u32("t", {4})); },
+       R"(linear_cross_entropy "linear_cross_entropy_0": dtypes differ, got bf16[4, 8] and f32[8, 5])"},
       {"linear_cross_entropy_smoothing",
        [](Graph& g) { g.linear_cross_entropy(g.input("x", {4, 8}), g.input("w", {8, 5}), g.input_u32("t", {4}), {.label_smoothing = 1.0}); },
        R"(linear_cross_entropy "linear_cross_entropy_0": label_smoothing must be in [0, 1), got 1.000000)"},
@@ -308,8 +305,46 @@ std::vector<BadInput> names_dtypes_and_settings() {
        R"(add "add_0": takes floating-point tensors, got u32[4])"},
       {"mixed_floats", [](Graph& g) { g.mul(g.input("a", {4}), g.input("b", {4}, DType::f64)); },
        R"(mul "mul_0": dtypes differ, got f32[4] and f64[4])"},
-      {"bf16_arithmetic", [](Graph& g) { g.exp(g.cast(g.input("a", {4}), DType::bf16)); },
-       R"(exp "exp_0": does not compute in bf16, cast to f32 first, got bf16[4])"},
+      {"bf16_table", [](Graph& g) { g.embedding(g.input("table", {4, 5}, DType::bf16), g.input_u32("ids", {2})); },
+       R"(embedding "embedding_0": does not compute in bf16, cast to f32 first, got bf16[4, 5])"},
+      {"bf16_logits", [](Graph& g) { g.cross_entropy(g.input("x", {4, 5}, DType::bf16), g.input_u32("t", {4})); },
+       R"(cross_entropy "cross_entropy_0": does not compute in bf16, cast to f32 first, got bf16[4, 5])"},
+      {"bf16_norm_of_gradients", [](Graph& g) { g.record(GlobalNorm{}, {g.input("x", {4}), g.input("y", {4}, DType::bf16)}); },
+       R"(global_norm "global_norm_0": does not compute in bf16, cast to f32 first, got bf16[4])"},
+      {"bf16_mixed", [](Graph& g) { g.swiglu(g.input("gate", {4}, DType::bf16), g.input("up", {4})); },
+       R"(swiglu "swiglu_0": dtypes differ, got bf16[4] and f32[4])"},
+      {"bf16_bias", [](Graph& g) {
+         g.matmul_bias(g.input("a", {2, 3}, DType::bf16), g.input("b", {3, 4}, DType::bf16), g.input("c", {4}, DType::bf16));
+       }, R"(matmul "matmul_0": bias must be f32, got bf16[4])"},
+      {"rounded_f32_product", [](Graph& g) { g.record(MatMul{false, false, true}, {g.input("a", {2, 3}), g.input("b", {3, 4})}); },
+       R"(matmul "matmul_0": rounds products of bf16 operands alone, got f32[2, 3] and f32[3, 4])"},
+      {"rounded_sum", [](Graph& g) {
+         g.record(MatMul{false, false, true}, {g.input("a", {2, 3}, DType::bf16), g.input("b", {3, 4}, DType::bf16), g.input("c", {2, 4})});
+       }, R"(matmul "matmul_0": does not round a sum with an addend, got bf16 and the addend f32[2, 4])"},
+      {"bf16_weight_of_rms_norm", [](Graph& g) { g.rms_norm(g.input("x", {2, 3}), g.input("w", {3}, DType::bf16)); },
+       R"(rms_norm "rms_norm_0": weight must be f32, got bf16[3])"},
+      {"bf16_weight_of_bf16_rms_norm", [](Graph& g) { g.rms_norm(g.input("x", {2, 3}, DType::bf16), g.input("w", {3}, DType::bf16)); },
+       R"(rms_norm "rms_norm_0": weight must be f32, got bf16[3])"},
+      {"bf16_bias_of_layer_norm", [](Graph& g) { g.layer_norm(g.input("x", {2, 3}), g.input("w", {3}), g.input("b", {3}, DType::bf16)); },
+       R"(layer_norm "layer_norm_0": bias must be f32, got bf16[3])"},
+      {"rounded_f64_norm", [](Graph& g) { g.record(RmsNorm{1e-5, true}, {g.input("x", {2, 3}, DType::f64), g.input("w", {3}, DType::f64)}); },
+       R"(rms_norm "rms_norm_0": does not round f64 to bf16)"},
+      {"norm_gradient_shape", [](Graph& g) {
+         g.record(RmsNormGrad{}, {g.input("x", {2, 3}), g.input("w", {3}), g.input("rstd", {2}), g.input("dout", {3, 2}, DType::bf16)});
+       }, R"(rms_norm_grad "rms_norm_grad_0": x and dout differ, got bf16[2, 3] and bf16[3, 2])"},
+      {"norm_gradient_of_bf16", [](Graph& g) {
+         g.record(RmsNormGrad{}, {g.input("x", {2, 3}, DType::bf16), g.input("w", {3}), g.input("rstd", {2}), g.input("dout", {2, 3})});
+       }, R"(rms_norm_grad "rms_norm_grad_0": x and dout differ, got bf16[2, 3] and f32[2, 3])"},
+      {"bf16_addend_of_norm_gradient", [](Graph& g) {
+         g.record(RmsNormGrad{}, {g.input("x", {2, 3}), g.input("w", {3}), g.input("rstd", {2}), g.input("dout", {2, 3}, DType::bf16),
+                                  g.input("addend", {2, 3}, DType::bf16)});
+       }, R"(rms_norm_grad "rms_norm_grad_0": x and addend differ, got f32[2, 3] and bf16[2, 3])"},
+      {"bf16_maxima", [](Graph& g) { g.record(ReduceMaxGrad{}, {g.input("x", {4}, DType::bf16), g.input("dout", {}, DType::bf16)}); },
+       R"(max_grad "max_grad_0": the maxima and dout differ, got f32[] and bf16[])"},
+      {"bf16_lse", [](Graph& g) {
+         const Value q = g.input("q", {2, 3}, DType::bf16), n = g.input("lse", {2, 1}, DType::bf16);
+         g.record(MultiHeadAttnGradQ{MultiHeadAttn{{1, 1, 3}, {}, 1.0, {}}}, {q, q, q, n, q, n});
+       }, R"(multi_head_attn_grad_q "multi_head_attn_grad_q_0": lse and q differ, got bf16[2, 1] and f32[2, 1])"},
       {"cast_of_u32", [](Graph& g) { g.cast(g.input_u32("a", {4}), DType::f32); },
        R"(cast "cast_0": casts between floating-point types, got u32[4] to f32)"},
       {"u32_parameter", [](Graph& g) { g.parameter("w", {4}, Init::zeros(), DType::u32); },

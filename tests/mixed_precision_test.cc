@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "graft/bf16.h"
 #include "graft/graft.h"
@@ -103,18 +104,17 @@ TEST(Bf16, DtypesMustAgree) {
   EXPECT_NE(message_of([&] { g.matmul(na, b, false, false, "m"); }).find("matmul \"m\": "), std::string::npos);
   const Value bias = g.input("bias", {4}, DType::f64);
   EXPECT_EQ(message_of([&] { g.matmul_bias(na, nb, bias, false, false, "m"); }), "matmul \"m\": bias must be f32, got f64[4]");
-  EXPECT_NE(message_of([&] { g.exp(na); }).find("does not compute in bf16"), std::string::npos);
 }
 
-Graph training_graph(std::uint64_t seed = 5) {
+Graph training_graph(std::uint64_t seed = 5, int layers = 2, double dropout = 0.1) {
   Graph g(seed);
   nn::LlamaConfig config;
   config.vocab_size = 17;
   config.hidden_size = 32;
   config.intermediate_size = 48;
-  config.num_layers = 2;
+  config.num_layers = layers;
   config.num_heads = config.num_kv_heads = 2;
-  config.dropout = 0.1;
+  config.dropout = dropout;
   const nn::Llama model(g, config);
   const Value logits = model.forward(g, g.input_u32("ids", {32}), Segments::uniform(16));
   const Value loss = g.cross_entropy(logits, g.input_u32("labels", {32}));
@@ -123,32 +123,92 @@ Graph training_graph(std::uint64_t seed = 5) {
   return g;
 }
 
-TEST(MixedPrecision, NarrowsTheOperandsOfEveryProductAndNothingElse) {
-  const Graph wide = training_graph(), narrow = passes::mixed_precision(wide);
-  for (const Node& node : narrow.nodes())
-    if (std::holds_alternative<MatMul>(node.op)) {
-      for (std::size_t i : {0u, 1u}) EXPECT_EQ(narrow.type(node.inputs[i]).dtype, DType::bf16) << node.name;
-      EXPECT_EQ(node.outputs[0].dtype, DType::f32) << node.name;
+Graph gpt2_training_graph() {
+  Graph g(6);
+  nn::Gpt2Config config;
+  config.vocab_size = 17;
+  config.max_positions = 16;
+  config.hidden_size = 32;
+  config.num_layers = 1;
+  config.num_heads = 2;
+  const nn::Gpt2 model(g, config);
+  const Value loss = g.cross_entropy(model.forward(g, g.input_u32("ids", {32}), Segments::uniform(16)), g.input_u32("labels", {32}));
+  g.output("loss", loss);
+  optim::adamw(g, differentiate(g, loss), {}, {.schedule = {.base = 1e-2}, .clip_norm = 1.0});
+  return g;
+}
+
+using Names = std::set<std::string>;
+
+/// The values that are stored in bf16, but for casts.
+Names stored_in_bf16(const Graph& graph) {
+  Names names;
+  for (const Node& node : graph.nodes())
+    for (std::size_t slot = 0; slot < node.outputs.size(); ++slot)
+      if (node.outputs[slot].dtype == DType::bf16 && !std::holds_alternative<Cast>(node.op))
+        names.insert(node.name + (slot > 0 ? ":" + std::to_string(slot) : ""));
+  return names;
+}
+
+/// What is cast, and to which type.
+Names casts(const Graph& graph) {
+  Names names;
+  for (const Node& node : graph.nodes())
+    if (std::holds_alternative<Cast>(node.op)) {
+      const bool fresh = names.insert(op_attributes(node.op) + " " + graph.node(node.inputs[0]).name).second;
+      EXPECT_TRUE(fresh) << node.name << " casts what was cast before";
     }
-  EXPECT_EQ(count(narrow, "matmul"), count(wide, "matmul"));
+  return names;
+}
+
+TEST(MixedPrecision, OfALlamaTheResidualStreamAndWhatIsSummedStayWide) {
+  const Graph narrow = passes::mixed_precision(passes::fuse(training_graph(5, 1, 0.0)));
+  const std::string attn = "model.layers.0.self_attn.", mlp = "model.layers.0.mlp.";
+  EXPECT_EQ(stored_in_bf16(narrow),
+            (Names{"model.layers.0.input_layernorm.rms_norm_0", attn + "q_proj.matmul_0", attn + "k_proj.matmul_0", attn + "v_proj.matmul_0",
+                   attn + "rope_0", attn + "rope_1", attn + "causal_attention_0", "model.layers.0.post_attention_layernorm.rms_norm_0",
+                   mlp + "gate_proj.matmul_0", mlp + "up_proj.matmul_0", mlp + "swiglu_0", "model.norm.rms_norm_0",
+                   // back
+                   "grad.d:lm_head.matmul_0", "grad.d:model.norm.rms_norm_0", "grad.d:" + mlp + "swiglu_0", "grad.swiglu_grad_0",
+                   "grad.swiglu_grad_0:1", "grad.d:" + attn + "causal_attention_0", "grad.d:" + attn + "rope_0", "grad.d:" + attn + "rope_1",
+                   "grad.d:" + attn + "v_proj.matmul_0", "grad.d:" + attn + "q_proj.matmul_0", "grad.d:" + attn + "k_proj.matmul_0"}));
+  Names weights;  // and the gradient of the residual stream where it goes into a product
+  for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"}) weights.insert("bf16 " + attn + name + ".weight");
+  for (const char* name : {"gate_proj", "up_proj", "down_proj"}) weights.insert("bf16 " + mlp + name + ".weight");
+  weights.insert({"bf16 model.embed_tokens.weight", "bf16 grad.rms_norm_grad_0", "bf16 grad.d:model.layers.0.add_0"});
+  EXPECT_EQ(casts(narrow), weights);
+}
+
+TEST(MixedPrecision, OfAGpt2TheResidualStreamAndWhatIsSummedStayWide) {
+  const Graph narrow = passes::mixed_precision(passes::fuse(gpt2_training_graph()));
+  const std::string h = "transformer.h.0.";
+  EXPECT_EQ(stored_in_bf16(narrow),
+            (Names{h + "ln_1.layer_norm_0", h + "attn.c_attn.matmul_0", h + "slice_0", h + "slice_1", h + "slice_2", h + "causal_attention_0",
+                   h + "ln_2.layer_norm_0", h + "mlp.c_fc.matmul_0", h + "gelu_tanh_0", "transformer.ln_f.layer_norm_0",
+                   // back
+                   "grad.d:lm_head.matmul_0", "grad.d:transformer.ln_f.layer_norm_0", "grad.d:" + h + "gelu_tanh_0",
+                   "grad.d:" + h + "mlp.c_fc.matmul_0", "grad.d:" + h + "ln_2.layer_norm_0", "grad.d:" + h + "causal_attention_0",
+                   "grad.d:" + h + "slice_0", "grad.d:" + h + "slice_1", "grad.d:" + h + "slice_2", "grad.pad_0", "grad.pad_1", "grad.pad_2",
+                   "grad.add_0", "grad.d:" + h + "attn.c_attn.matmul_0", "grad.d:" + h + "ln_1.layer_norm_0"}));
+  EXPECT_EQ(casts(narrow), (Names{"bf16 " + h + "attn.c_attn.weight", "bf16 " + h + "attn.c_proj.weight", "bf16 " + h + "mlp.c_fc.weight",
+                                  "bf16 " + h + "mlp.c_proj.weight", "bf16 transformer.wte.weight", "bf16 grad.layer_norm_grad_0",
+                                  "bf16 grad.d:" + h + "add_0"}));
+}
+
+TEST(MixedPrecision, KeepsNamesOutputsStatesAndTheSeed) {
+  const Graph wide = training_graph(), narrow = passes::mixed_precision(wide);
   EXPECT_EQ(static_cast<int>(narrow.nodes().size()), static_cast<int>(wide.nodes().size()) + count(narrow, "cast"));
   for (const Node& node : wide.nodes()) {
     const Value same = narrow.find(node.name);
     ASSERT_TRUE(same) << node.name;
-    EXPECT_EQ(narrow.node(same).outputs, node.outputs) << node.name;
-    EXPECT_EQ(op_attributes(narrow.node(same).op), op_attributes(node.op)) << node.name;
+    EXPECT_EQ(op_name(narrow.node(same).op), op_name(node.op)) << node.name;
+    if (node.inputs.empty()) {
+      EXPECT_EQ(narrow.node(same).outputs, node.outputs) << node.name;
+    }
   }
   EXPECT_EQ(narrow.outputs().size(), wide.outputs().size());
+  for (const auto& [name, value] : wide.outputs()) EXPECT_EQ(narrow.type(narrow.outputs().at(name)), wide.type(value)) << name;
   EXPECT_EQ(narrow.seed(), wide.seed());
-}
-
-TEST(MixedPrecision, CastsAValueOnceHoweverOftenItIsRead) {
-  const Graph narrow = passes::mixed_precision(training_graph());
-  std::map<Value, int> casts;
-  for (const Node& node : narrow.nodes())
-    if (std::holds_alternative<Cast>(node.op)) ++casts[node.inputs[0]];
-  EXPECT_GT(casts.size(), 20u);
-  for (const auto& [value, times] : casts) EXPECT_EQ(times, 1) << narrow.node(value).name;
 }
 
 TEST(MixedPrecision, TrainsAsTheWideGraphDoes) {

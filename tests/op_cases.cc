@@ -55,6 +55,36 @@ std::ostream& operator<<(std::ostream& out, const OpCase& op_case) { return out 
 
 OpCases all_cases() { return cases_of_all(std::make_index_sequence<std::variant_size_v<Op>>()); }
 
+OpCase in_bf16(const OpCase& op_case, const std::vector<std::string>& wide) {
+  OpCase narrow = op_case;
+  narrow.name += "_bf16";
+  narrow.build = [build = op_case.build, wide](Graph& graph) {
+    Graph plain(graph.seed());
+    build(plain);
+    std::vector<std::int32_t> node_of;
+    for (const Node& node : plain.nodes()) {
+      std::vector<Value> inputs;
+      for (const Value v : node.inputs) inputs.push_back({node_of[static_cast<std::size_t>(v.node)], v.slot});
+      Op op = node.op;
+      const auto round = [&](TensorType& type) {
+        if (type.dtype == DType::f32 && std::find(wide.begin(), wide.end(), node.name) == wide.end()) type.dtype = DType::bf16;
+      };
+      if (auto* input = std::get_if<Input>(&op)) round(input->type);
+      if (auto* state = std::get_if<State>(&op)) round(state->type);
+      if (auto* constant = std::get_if<Constant>(&op)) round(constant->type);
+      node_of.push_back(graph.record(std::move(op), inputs, node.inputs.empty() ? node.name : std::string()).node);
+    }
+    for (const auto& [name, value] : plain.outputs()) graph.output(name, {node_of[static_cast<std::size_t>(value.node)], value.slot});
+  };
+  return narrow;
+}
+
+OpCases in_bf16(const OpCases& all, const std::vector<std::string>& wide) {
+  OpCases narrow;
+  for (const OpCase& op_case : all) narrow.push_back(in_bf16(op_case, wide));
+  return narrow;
+}
+
 Inputs values_of(const OpCase& op_case, const Graph& graph) {
   Inputs values = op_case.inputs;
   for (const Node& node : graph.nodes()) {

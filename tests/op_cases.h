@@ -101,6 +101,11 @@ OpCases cases(std::type_identity<LionUpdate>);
 /// The cases of every alternative of Op.
 OpCases all_cases();
 
+/// The case with its float inputs and states in bf16, but for those named, and "_bf16" behind its name.
+OpCase in_bf16(const OpCase& op_case, const std::vector<std::string>& wide = {});
+/// The same of each.
+OpCases in_bf16(const OpCases& all, const std::vector<std::string>& wide = {});
+
 /// Values for every input of the graph: those of the case, the others drawn by its fills from a generator seeded by its name.
 Inputs values_of(const OpCase& op_case, const Graph& graph);
 

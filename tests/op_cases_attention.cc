@@ -1,5 +1,8 @@
 // Cases of attention, rotary embedding and the KV cache.
+#include <algorithm>
+#include <array>
 #include <string>
+#include <string_view>
 
 #include "tests/op_cases.h"
 
@@ -121,6 +124,12 @@ std::vector<Attention> long_specs() {
   };
 }
 
+/// Those that are run in bf16 too.
+constexpr std::array<std::string_view, 13> kNarrow = {
+    "dim1_causal",      "dim24_batch_of_3",     "dim80_causal",       "dim256_batch_of_3",    "gqa4_causal_ragged",
+    "packed_cross_blind_rows", "window_q_shorter", "uniform_causal_q_longer_blind_rows", "scale_given", "long_causal_gqa2",
+    "long_full_dim80",  "long_ragged_window",   "long_cross"};
+
 using Build = Value (Graph::*)(Value, Value, Value, std::int64_t, std::int64_t, std::int64_t, const AttentionOptions&,
                                std::string_view);
 
@@ -156,8 +165,9 @@ OpCase direct(const std::string& name, Mask mask, bool packed, const std::functi
 }
 
 OpCases direct_cases(const std::string& name, const std::function<Op(const MultiHeadAttn&)>& op) {
-  return {direct(name + "_full", {}, false, op), direct(name + "_causal_ragged", {Kind::causal}, true, op),
-          direct(name + "_window", {Kind::window, 2}, false, op)};
+  const OpCases all = {direct(name + "_full", {}, false, op), direct(name + "_causal_ragged", {Kind::causal}, true, op),
+                       direct(name + "_window", {Kind::window, 2}, false, op)};
+  return {all[0], all[1], all[2], in_bf16(all[1])};
 }
 
 OpCase rope(const std::string& name, Shape shape, Rope op, std::optional<double> offset = {}, Offsets segments = {}) {
@@ -251,7 +261,10 @@ OpCase written(const std::string& name, std::int64_t max_seq, double kv_pos) {
 OpCases cases(std::type_identity<MultiHeadAttn>) {
   OpCases all;
   for (const auto& specs : {head_specs(), length_specs(), long_specs()})
-    for (const Attention& spec : specs) all.push_back(attention(spec));
+    for (const Attention& spec : specs) {
+      all.push_back(attention(spec));
+      if (std::find(kNarrow.begin(), kNarrow.end(), spec.name) != kNarrow.end()) all.push_back(in_bf16(all.back()));
+    }
   all.push_back(named("causal_attention", &Graph::causal_attention, 5, 5));
   all.push_back(named("causal_attention_window", &Graph::causal_attention, 5, 5, 2));
   all.push_back(named("causal_attention_q_shorter", &Graph::causal_attention, 3, 5));
@@ -282,7 +295,10 @@ OpCases cases(std::type_identity<MultiHeadAttn>) {
 OpCases cases(std::type_identity<AttnDelta>) {
   return {{"attn_delta_direct", [](Graph& g) {
              g.output("delta", g.record(AttnDelta{{3, 1, 7}}, {g.input("out", {5, 21}), g.input("dout", {5, 21})}));
-           }}};
+           }},
+          in_bf16(OpCase{"attn_delta_wide", [](Graph& g) {
+             g.output("delta", g.record(AttnDelta{{3, 1, 37}}, {g.input("out", {5, 111}), g.input("dout", {5, 111})}));
+           }})};
 }
 
 OpCases cases(std::type_identity<MultiHeadAttnGradQ>) {
@@ -325,6 +341,9 @@ OpCases cases(std::type_identity<Rope>) {
            {.head_dim = 8, .inverse = true, .segments = {}, .scaling = {RopeScaling::Kind::llama3, 8.0, 1.0, 4.0, 128}}, 70),
       rope("long", {300, 48}, {.head_dim = 24, .segments = {}}),
   };
+  for (const OpCase& c : OpCases(all))
+    for (const char* name : {"rope_three_heads", "rope_dim2", "rope_packed_dynamic", "rope_long", "rope_inverse"})
+      if (c.name == name) all.push_back(in_bf16(c));
   const Offsets offsets = {9, 0, 4};
   all.push_back(
       {"rope_offset_a_row",
@@ -393,7 +412,11 @@ OpCases cases(std::type_identity<CachedAttention>) {
       {"chunk_slot", 3, 7, 2, 2, 8, {6}, 0, 4, {2}},
       {"chunks_slots", 3, 7, 4, 2, 8, {6, 3}, 2, 5, {4, 1}},
   };
-  for (const Batch& batch : batches) all.push_back(cached(batch));
+  for (const Batch& batch : batches) {
+    all.push_back(cached(batch));
+    for (const char* name : {"batch_slots", "batch_window_long", "chunks", "chunk_tiles_window"})
+      if (batch.name == name) all.push_back(in_bf16(all.back()));
+  }
   return all;
 }
 
@@ -404,6 +427,7 @@ OpCases cases(std::type_identity<CacheWrite>) {
   all.push_back(written("chunks", 2, 4, {2, 0, 1}));
   all.push_back(written("slots", 1, 4, {2, 3}, 5, {3, 1}));
   all.push_back(written("chunks_slots", 3, 5, {2, 0}, 3, {2, 0}));
+  all.push_back(in_bf16(all.back()));
   all.push_back({"cache_write_then_read",
                  [](Graph& g) {
                    const Value k = g.state("k", {4, 6}, Init::normal(0.0, 1.0)), v = g.state("v", {4, 6}, Init::normal(0.0, 1.0));

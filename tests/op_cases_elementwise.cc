@@ -44,6 +44,16 @@ OpCase matmul(const std::string& name, std::int64_t m, std::int64_t k, std::int6
           }};
 }
 
+/// bf16 operands, and a result rounded to bf16.
+OpCase rounded_matmul(const std::string& name, std::int64_t m, std::int64_t k, std::int64_t n, bool ta, bool tb, bool bias) {
+  return {"matmul_rounded_" + name, [=](Graph& g) {
+            std::vector<Value> in = {g.input("a", ta ? Shape{k, m} : Shape{m, k}, DType::bf16),
+                                     g.input("b", tb ? Shape{n, k} : Shape{k, n}, DType::bf16)};
+            if (bias) in.push_back(g.input("bias", {n}));
+            g.output("out", g.record(MatMul{ta, tb, true}, in));
+          }};
+}
+
 }  // namespace
 
 OpCases cases(std::type_identity<Input>) {
@@ -120,10 +130,13 @@ OpCases cases(std::type_identity<MatMul>) {
                       const Value narrow_a = g.cast(a, DType::bf16), narrow_b = g.cast(b, DType::bf16);
                       g.output("out", ta == tb ? g.matmul_bias(narrow_a, narrow_b, g.input("bias", {7}), ta, tb) : g.matmul(narrow_a, narrow_b, ta, tb));
                     }};
-      narrow.rtol = 2e-2;
-      narrow.rtol_reason = "bf16 operands have 8 bits, the f64 oracle does not round them";
       all.push_back(narrow);
+      all.push_back(rounded_matmul(std::string(ta ? "t" : "n") + (tb ? "t" : "n"), 18, 33, 7, ta, tb, ta == tb));
+      all.push_back(rounded_matmul(std::string("large_") + (ta ? "t" : "n") + (tb ? "t" : "n"), 130, 67, 133, ta, tb, ta != tb));
     }
+  all.push_back(rounded_matmul("one_row", 1, 70, 19, false, false, true));
+  all.push_back(rounded_matmul("one_column", 19, 70, 1, false, true, true));
+  all.push_back(in_bf16(added("bf16", 33, 20, 18, false, true), {"addend"}));
   all.push_back({"matmul_with_itself", [](Graph& g) {
                    const Value x = g.input("x", {4, 4});
                    g.output("out", g.matmul(x, x, true, false));
@@ -145,7 +158,9 @@ OpCases cases(std::type_identity<Unary>) {
     on("matrix", {3, 5});
     on("vector", {7});
     on("scalar", {});
+    all.push_back(in_bf16(all.back()));
     on("large", {37, 67});
+    all.push_back(in_bf16(all.back()));
     if (!saturates(fn)) continue;
     OpCase tails = {name + "_tails",
                     [=](Graph& g) { g.output("out", g.unary(fn, g.input("x", {14}), alpha)); },
@@ -176,6 +191,7 @@ OpCases cases(std::type_identity<UnaryGrad>) {
                    },
                    {},
                    {{"x", fill_of(fn)}}});
+    all.push_back(in_bf16(all.back()));
   }
   return all;
 }
@@ -199,12 +215,14 @@ OpCases cases(std::type_identity<Binary>) {
                                                                     {"large_column", {{67, 37}, {67, 1}}},
                                                                     {"large_scalar", {{67, 37}, {}}}};
   for (const BinaryFn fn : kBinaryFns)
-    for (const auto& [what, ab] : shapes)
+    for (const auto& [what, ab] : shapes) {
       all.push_back(
           {op_name(Binary{fn}) + "_" + what,
            [fn, a = ab.first, b = ab.second](Graph& g) { g.output("out", g.binary(fn, g.input("a", a), g.input("b", b))); },
            {},
            {{"b", fn == BinaryFn::div ? Fill{Fill::Kind::uniform, 0.5, 2.0} : Fill{}}}});
+      if (fn == BinaryFn::sub || fn == BinaryFn::div || ab.first == ab.second) all.push_back(in_bf16(all.back()));
+    }
   for (const BinaryFn fn : kBinaryFns)
     all.push_back({op_name(Binary{fn}) + "_with_itself",
                    [fn](Graph& g) {
@@ -227,6 +245,8 @@ OpCases cases(std::type_identity<Swiglu>) {
   };
   return {{"swiglu_small", shaped({3, 5})},
           {"swiglu_large", shaped({37, 67})},
+          in_bf16(OpCase{"swiglu_small", shaped({3, 5})}),
+          in_bf16(OpCase{"swiglu_large", shaped({37, 67})}),
           {"swiglu_tails", shaped({6}), {{"gate", {-85, -30, -8, 8, 30, 85}}}},
           {"swiglu_gate_only",
            [](Graph& g) {
@@ -247,7 +267,11 @@ OpCases cases(std::type_identity<SwigluGrad>) {
              const Value d = g.record(SwigluGrad{}, {g.input("gate", {3, 5}), g.input("up", {3, 5}), g.input("dout", {3, 5})});
              g.output("dgate", d);
              g.output("dup", {d.node, 1});
-           }}};
+           }},
+          in_bf16(OpCase{"swiglu_grad_dup", [](Graph& g) {
+             const Value d = g.record(SwigluGrad{}, {g.input("gate", {3, 5}), g.input("up", {3, 5}), g.input("dout", {3, 5})});
+             g.output("dup", {d.node, 1});
+           }})};
 }
 
 OpCases cases(std::type_identity<Cast>) {
@@ -269,9 +293,7 @@ OpCases cases(std::type_identity<Cast>) {
               255, 0.33333334}}},
            {},
            {},
-           "rounding makes steps",
-           1e-2,
-           "the f64 oracle does not round; tests/mixed_precision_test.cc does"}};
+           "rounding makes steps"}};
 }
 
 OpCases cases(std::type_identity<StopGradient>) {
@@ -301,6 +323,7 @@ OpCases cases(std::type_identity<Dropout>) {
            [](Graph& g) {
              g.output("out", g.dropout(g.input("x", {37, 67}), 0.5));
            }},
+          in_bf16(OpCase{"dropout_large", [](Graph& g) { g.output("out", g.dropout(g.input("x", {37, 67}), 0.4)); }}),
           {"dropout_twice", [](Graph& g) {
              g.output("out", g.dropout(g.tanh(g.dropout(g.input("x", {5, 7}), 0.2)), 0.4));
            }}};

@@ -7,6 +7,7 @@ namespace graft::testing {
 namespace {
 
 constexpr const char* kFar = "the steps of differences grow with the values";
+constexpr const char* kRoundedLogits = "dlogits may be rounded to bf16, as operands of the products that they are for";
 constexpr Fill kLarge = {Fill::Kind::uniform, -60.0, 60.0};
 
 std::vector<double> some_ids(std::int64_t count, std::int64_t vocabulary) {
@@ -25,7 +26,9 @@ OpCases row_cases(const std::string& name, Record record) {
           {name + "_wide", on({5, 133})},
           {name + "_large_values", on({3, 7}), {}, {{"x", kLarge}}},
           {name + "_far_from_zero", on({2, 3}), {{"x", {1000, 1001, 999.5, -1000, -1000.25, -1001}}}, {}, {}, kFar},
-          {name + "_equal_values", on({2, 3}), {{"x", {2, 2, 2, -3, -3, -3}}}}};
+          {name + "_equal_values", on({2, 3}), {{"x", {2, 2, 2, -3, -3, -3}}}},
+          in_bf16(OpCase{name + "_matrix", on({3, 5})}),
+          in_bf16(OpCase{name + "_wide", on({5, 133})})};
 }
 
 OpCase cross_entropy(const std::string& name, Shape logits, std::vector<double> labels, CrossEntropyOptions options = {}) {
@@ -60,21 +63,25 @@ OpCases cases(std::type_identity<LogSoftmax>) {
 }
 
 OpCases cases(std::type_identity<SoftmaxGrad>) {
-  return {{"softmax_grad_direct", [](Graph& g) {
+  OpCases all = {{"softmax_grad_direct", [](Graph& g) {
              g.output("dx", g.record(SoftmaxGrad{}, {g.softmax(g.input("x", {3, 37})), g.input("dout", {3, 37})}));
            }}};
+  all.push_back(in_bf16(all.back()));
+  return all;
 }
 OpCases cases(std::type_identity<LogSoftmaxGrad>) {
-  return {{"log_softmax_grad_direct", [](Graph& g) {
+  OpCases all = {{"log_softmax_grad_direct", [](Graph& g) {
              g.output("dx", g.record(LogSoftmaxGrad{}, {g.log_softmax(g.input("x", {3, 37})), g.input("dout", {3, 37})}));
            }}};
+  all.push_back(in_bf16(all.back()));
+  return all;
 }
 
 OpCases cases(std::type_identity<RmsNorm>) {
   const auto on = [](Shape shape, double eps) {
     return [=](Graph& g) { g.output("out", g.rms_norm(g.input("x", shape), g.input("weight", {shape.cols()}), eps)); };
   };
-  return {{"rms_norm_matrix", on({3, 5}, 1e-5)},
+  OpCases all = {{"rms_norm_matrix", on({3, 5}, 1e-5)},
           {"rms_norm_large_eps", on({3, 5}, 0.5)},
           {"rms_norm_one_row", on({1, 6}, 1e-5)},
           {"rms_norm_vector", on({6}, 1e-5)},
@@ -86,10 +93,19 @@ OpCases cases(std::type_identity<RmsNorm>) {
              const Value x = g.input("x", {3, 4});
              g.output("out", g.add(x, g.rms_norm(x, g.parameter("weight", {4}, Init::normal(1.0, 0.2)))));
            }}};
+  for (const std::string name : {"matrix", "one_row", "many_rows"})
+    for (const OpCase& c : OpCases(all))
+      if (c.name == "rms_norm_" + name) all.push_back(in_bf16(c, {"weight"}));
+  // x in f32, the result rounded
+  all.push_back({"rms_norm_rounded", [](Graph& g) {
+                   const Value x = g.input("x", {35, 37}), weight = g.input("weight", {37});
+                   g.output("out", g.record(RmsNorm{1e-5, true}, {x, weight}));
+                 }});
+  return all;
 }
 
 OpCases cases(std::type_identity<RmsNormGrad>) {
-  return {{"rms_norm_grad_direct", [](Graph& g) {
+  OpCases all = {{"rms_norm_grad_direct", [](Graph& g) {
              const Value x = g.input("x", {4, 37}), weight = g.input("weight", {37});
              const Value out = g.rms_norm(x, weight);
              const Value d = g.record(RmsNormGrad{}, {x, weight, {out.node, 1}, g.input("dout", {4, 37})});
@@ -109,6 +125,18 @@ OpCases cases(std::type_identity<RmsNormGrad>) {
                g.output(std::string("dweight_") + name, {d.node, 1});
              }
            }}};
+  const OpCases wide = all;
+  for (const OpCase& c : wide) all.push_back(in_bf16(c, {"weight"}));
+  all.push_back({"rms_norm_grad_of_rounded", [](Graph& g) {  // dout alone is bf16
+                   const Value x = g.input("x", {45, 37}), weight = g.input("weight", {37});
+                   const Value dout = g.input("dout", {45, 37}, DType::bf16), addend = g.neg(g.input("addend", {45, 37}));
+                   const Value out = g.rms_norm(x, weight);
+                   const Value d = g.record(RmsNormGrad{}, {x, weight, {out.node, 1}, dout}), sum = g.record(RmsNormGrad{}, {x, weight, {out.node, 1}, dout, addend});
+                   g.output("dx", d);
+                   g.output("dweight", {d.node, 1});
+                   g.output("sum", sum);
+                 }});
+  return all;
 }
 
 OpCases cases(std::type_identity<LayerNorm>) {
@@ -117,17 +145,26 @@ OpCases cases(std::type_identity<LayerNorm>) {
       g.output("out", g.layer_norm(g.input("x", shape), g.input("weight", {shape.cols()}), g.input("bias", {shape.cols()}), eps));
     };
   };
-  return {{"layer_norm_matrix", on({3, 5}, 1e-5)},
+  OpCases all = {{"layer_norm_matrix", on({3, 5}, 1e-5)},
           {"layer_norm_large_eps", on({3, 5}, 0.5)},
           {"layer_norm_one_row", on({1, 6}, 1e-5)},
           {"layer_norm_vector", on({6}, 1e-5)},
           {"layer_norm_many_rows", on({133, 37}, 1e-6)},
           {"layer_norm_equal_values", on({2, 3}, 0.25), {{"x", {2, 2, 2, 1, -2, 0.5}}}},
           {"layer_norm_far_from_zero", on({2, 4}, 1e-5), {{"x", {1000, 1001, 999, 1002, -300, -301, -299, -302}}}, {}, {}, kFar}};
+  for (const std::string name : {"matrix", "one_row", "many_rows"})
+    for (const OpCase& c : OpCases(all))
+      if (c.name == "layer_norm_" + name) all.push_back(in_bf16(c, {"weight", "bias"}));
+  // x in f32, the result rounded
+  all.push_back({"layer_norm_rounded", [](Graph& g) {
+                   const Value x = g.input("x", {35, 37}), weight = g.input("weight", {37});
+                   g.output("out", g.record(LayerNorm{1e-5, true}, {x, weight, g.input("bias", {37})}));
+                 }});
+  return all;
 }
 
 OpCases cases(std::type_identity<LayerNormGrad>) {
-  return {{"layer_norm_grad_direct", [](Graph& g) {
+  OpCases all = {{"layer_norm_grad_direct", [](Graph& g) {
              const Value x = g.input("x", {4, 37}), weight = g.input("weight", {37});
              const Value out = g.layer_norm(x, weight, g.input("bias", {37}));
              const Value d = g.record(LayerNormGrad{}, {x, weight, {out.node, 1}, {out.node, 2}, g.input("dout", {4, 37})});
@@ -149,6 +186,18 @@ OpCases cases(std::type_identity<LayerNormGrad>) {
                g.output(std::string("dbias_") + name, {d.node, 2});
              }
            }}};
+  const OpCases wide = all;
+  for (const OpCase& c : wide) all.push_back(in_bf16(c, {"weight", "bias"}));
+  all.push_back({"layer_norm_grad_of_rounded", [](Graph& g) {  // dout alone is bf16
+                   const Value x = g.input("x", {45, 37}), weight = g.input("weight", {37});
+                   const Value dout = g.input("dout", {45, 37}, DType::bf16), addend = g.neg(g.input("addend", {45, 37}));
+                   const Value out = g.layer_norm(x, weight, g.input("bias", {37}));
+                   const Value d = g.record(LayerNormGrad{}, {x, weight, {out.node, 1}, {out.node, 2}, dout}), sum = g.record(LayerNormGrad{}, {x, weight, {out.node, 1}, {out.node, 2}, dout, addend});
+                   g.output("dx", d);
+                   g.output("dweight", {d.node, 1});
+                   g.output("sum", sum);
+                 }});
+  return all;
 }
 
 OpCases cases(std::type_identity<Embedding>) {
@@ -234,6 +283,14 @@ OpCases cases(std::type_identity<CrossEntropyGrad>) {
                      g.output("counted", {loss.node, 2});
                    },
                    {{"labels", {3, 4, 0, 5}}}});
+    all.push_back({std::string("cross_entropy_grad_rounded_") + (reduction == Reduction::mean ? "mean" : "sum"),
+                   [=](Graph& g) {
+                     const Value logits = g.input("logits", {5, 37}), labels = g.input_u32("labels", {5});
+                     const Value loss = g.record(op, {logits, labels});
+                     g.output("dlogits", g.record(CrossEntropyGrad{op, true},
+                                                  {logits, labels, {loss.node, 1}, {loss.node, 2}, g.input("dloss", {})}));
+                   },
+                   {{"labels", {3, 4, 0, 36, 20}}}});
   }
   return all;
 }
@@ -242,6 +299,11 @@ OpCases cases(std::type_identity<LinearCrossEntropy>) {
   constexpr double kIgnored = kIgnoreIndex;
   constexpr std::int64_t kRows = 300, kClasses = 4096;  // more than one chunk, the last one smaller
   OpCases all;
+  const auto narrow = [&](const OpCase& wide) {
+    all.push_back(in_bf16(wide));
+    all.back().rtol = 4e-3;
+    all.back().rtol_reason = kRoundedLogits;
+  };
   for (const bool transposed : {false, true}) {
     for (const Reduction reduction : {Reduction::mean, Reduction::sum}) {
       for (const double smoothing : {0.0, 0.1}) {
@@ -262,6 +324,8 @@ OpCases cases(std::type_identity<LinearCrossEntropy>) {
     std::vector<double> labels = some_ids(kRows, kClasses);
     labels[7] = labels[kRows - 2] = 3;
     all.push_back(linear_cross_entropy("chunks", 2, kClasses, transposed, labels, {Reduction::mean, 0.05, 3}));
+    narrow(all.back());
+    narrow(linear_cross_entropy("sum_smoothed", 7, 4, transposed, {2, 3, kIgnored, 0, 1}, {Reduction::sum, 0.1, kIgnoreIndex}));
   }
   for (const bool of_weight : {false, true}) {  // the other one's gradient is not computed
     const std::string other = of_weight ? "x" : "weight";
@@ -296,6 +360,9 @@ OpCases cases(std::type_identity<LinearCrossEntropyGrad>) {
                      g.output("counted", {loss.node, 2});
                    },
                    {{"labels", {3, 4, 0, 5, 2}}}});
+    all.push_back(in_bf16(all.back(), {"dloss"}));
+    all.back().rtol = 4e-3;
+    all.back().rtol_reason = kRoundedLogits;
   }
   return all;
 }

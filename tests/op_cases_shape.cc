@@ -29,6 +29,7 @@ OpCases cases(std::type_identity<Reduce>) {
         OpCase c = one_input(name + "_" + what, shape, [=](Graph& g, Value x) { return g.reduce(fn, x, axis); });
         if (fn == ReduceFn::max) c.fills["x"] = {Fill::Kind::apart};
         all.push_back(c);
+        if (shape.rows() > 1 && shape.cols() > 1) all.push_back(in_bf16(c));
       }
       OpCase middle =
           one_input(name + "_then_broadcast", {4, 4}, [=](Graph& g, Value x) { return g.mul(x, g.reduce(fn, g.tanh(x), axis)); });
@@ -63,6 +64,7 @@ OpCases cases(std::type_identity<ReduceMaxGrad>) {
                      g.output("dx", g.record(ReduceMaxGrad{axis}, {g.input("x", {3, 4}), g.input("dout", dout)}));
                    },
                    {{"x", {1, 2, 2, -1, 1, 2, 0, 3, 0, -5, 2, 3}}}});
+    all.push_back(in_bf16(all.back(), {"dout"}));
   }
   return all;
 }
@@ -77,6 +79,7 @@ OpCases cases(std::type_identity<Broadcast>) {
   for (const auto& [what, s] : shapes)
     all.push_back(
         one_input(std::string("broadcast_") + what, s.first, [to = s.second](Graph& g, Value x) { return g.broadcast(x, to); }));
+  for (std::size_t i : {0u, 2u, 3u, 9u}) all.push_back(in_bf16(all[i]));
   return all;
 }
 
@@ -92,6 +95,7 @@ OpCases cases(std::type_identity<Reshape>) {
                    const Value flat = g.exp(g.reshape(x, {12}));
                    g.output("out", g.mul(g.reshape(flat, {2, 6}), x));
                  }});
+  all.push_back(in_bf16(all.back()));
   return all;
 }
 
@@ -101,6 +105,7 @@ OpCases cases(std::type_identity<Transpose>) {
       {"matrix", {3, 5}}, {"one_row", {1, 5}}, {"one_column", {5, 1}}, {"square", {4, 4}}, {"large", {67, 133}}};
   for (const auto& [what, shape] : shapes)
     all.push_back(one_input(std::string("transpose_") + what, shape, [](Graph& g, Value x) { return g.transpose(x); }));
+  for (std::size_t i : {0u, 4u}) all.push_back(in_bf16(all[i]));
   return all;
 }
 
@@ -117,11 +122,12 @@ OpCases cases(std::type_identity<Slice>) {
                    const Value x = g.input("x", {5, 3});
                    g.output("out", g.mul(g.slice_rows(x, 0, 4), g.slice_rows(x, 1, 4)));
                  }});
+  for (std::size_t i : {0u, 6u, 7u}) all.push_back(in_bf16(all[i]));
   return all;
 }
 
 OpCases cases(std::type_identity<Pad>) {
-  return {one_input("pad_middle", {2, 3},
+  OpCases all = {one_input("pad_middle", {2, 3},
                     [](Graph& g, Value x) {
                       return g.record(Pad{{5, 6}, 1, 2}, {x});
                     }),
@@ -144,6 +150,8 @@ OpCases cases(std::type_identity<Pad>) {
           one_input("pad_large", {60, 100}, [](Graph& g, Value x) {
             return g.record(Pad{{67, 133}, 3, 7}, {x});
           })};
+  for (std::size_t i : {0u, 5u}) all.push_back(in_bf16(all[i]));
+  return all;
 }
 
 OpCases cases(std::type_identity<Concat>) {
@@ -166,6 +174,7 @@ OpCases cases(std::type_identity<Concat>) {
                    g.output("rows", g.concat(both, Axis::rows));
                    g.output("columns", g.concat(both, Axis::columns));
                  }});
+  for (std::size_t i : {0u, 1u, 5u}) all.push_back(in_bf16(all[i]));
   for (const Axis axis : {Axis::rows, Axis::columns})
     all.push_back({"split_" + to_string(axis), [=](Graph& g) {
                      const std::array<std::int64_t, 3> sizes = {1, 3, 2};

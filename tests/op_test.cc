@@ -37,6 +37,11 @@ OpCases chosen(bool (*choose)(const OpCase&, const Wrapped&)) {
   return some;
 }
 
+bool holds_bf16(const OpCase&, const Wrapped& wrapped) {
+  for (const Node& node : wrapped.graph.nodes())
+    if (node.outputs[0].dtype == DType::bf16) return true;
+  return false;
+}
 bool is_refused(const OpCase&, const Wrapped& wrapped) {
   return wrapped.loss && !wrapped.inputs.empty() && obstacle(wrapped.graph, wrapped.loss, wrapped.inputs);
 }
@@ -48,6 +53,7 @@ class OpRefusesGradient : public ::testing::TestWithParam<OpCase> {};
 class OpCpu : public ::testing::TestWithParam<OpCase> {};
 class OpReference : public ::testing::TestWithParam<OpCase> {};
 class OpGraph : public ::testing::TestWithParam<OpCase> {};
+class OpBf16 : public ::testing::TestWithParam<OpCase> {};
 
 TEST_P(OpGradient, MatchesFiniteDifferences) {
   const Wrapped wrapped = testing::wrap(GetParam());
@@ -114,6 +120,47 @@ TEST_P(OpCpu, RunsF64AsTheReferenceDoes) {
   expect_same(testing::run_once(graph, *cpu_backend(2), inputs), testing::run_once(graph, *reference_backend(), inputs), "f64");
 }
 
+/// The graph with its arithmetic in bf16 spelled out: values are widened by casts, computed with in f32, rounded by casts. Left as they are:
+/// products, which another library may sum in another order, and what writes to states.
+Graph spelled_out(const Graph& graph) {
+  Graph made(graph.seed());
+  std::vector<std::vector<Value>> now;
+  for (const Node& node : graph.nodes()) {
+    const auto is = [&]<class... T>(std::type_identity<T>...) { return (std::holds_alternative<T>(node.op) || ...); };
+    const bool same = node.inputs.empty() || is(std::type_identity<Cast>(), std::type_identity<MatMul>(), std::type_identity<LinearCrossEntropy>(),
+                                                std::type_identity<LinearCrossEntropyGrad>(), std::type_identity<CacheWrite>(), std::type_identity<Assign>());
+    std::vector<Value> inputs;
+    for (const Value v : node.inputs) {
+      inputs.push_back(now[static_cast<std::size_t>(v.node)][static_cast<std::size_t>(v.slot)]);
+      if (!same && made.type(inputs.back()).dtype == DType::bf16) inputs.back() = made.cast(inputs.back(), DType::f32);
+    }
+    Op op = node.op;
+    std::visit(
+        [&](auto& o) {
+          if constexpr (requires { o.bf16; }) o.bf16 = o.bf16 && same;
+        },
+        op);
+    const Value v = made.record(op, inputs, node.inputs.empty() ? node.name : std::string());
+    now.emplace_back();
+    for (std::int32_t slot = 0; slot < static_cast<std::int32_t>(node.outputs.size()); ++slot) {
+      const Value out{v.node, slot};
+      const bool narrow = node.outputs[static_cast<std::size_t>(slot)].dtype == DType::bf16;
+      now.back().push_back(narrow && !same ? made.cast(out, DType::bf16) : out);
+    }
+  }
+  for (const auto& [name, v] : graph.outputs()) made.output(name, now[static_cast<std::size_t>(v.node)][static_cast<std::size_t>(v.slot)]);
+  return made;
+}
+
+TEST_P(OpBf16, ComputesInF32AndRoundsOnce) {
+  const Graph graph = with_gradients(GetParam()), wide = spelled_out(graph);
+  const Inputs inputs = testing::values_of(GetParam(), graph);
+  const auto reference = reference_backend();
+  expect_same(testing::run_once(graph, *reference, inputs), testing::run_once(wide, *reference, inputs), "reference");
+  for (const auto& backend : testing::cpu_backends(2))
+    expect_same(testing::run_once(graph, *backend, inputs), testing::run_once(wide, *backend, inputs), backend->description());
+}
+
 /// Where the scaled inputs die at the op, its outputs may take their place; with keep_all nothing takes any place.
 void expect_same_in_place(const OpCase& op_case, Backend& backend) {
   for (const Graph& graph : {with_gradients(op_case), testing::wrap(op_case).graph}) {
@@ -157,6 +204,7 @@ INSTANTIATE_TEST_SUITE_P(, OpGradient, ::testing::ValuesIn(chosen(has_difference
 INSTANTIATE_TEST_SUITE_P(, OpRefusesGradient, ::testing::ValuesIn(chosen(is_refused)), name_of);
 INSTANTIATE_TEST_SUITE_P(, OpCpu, ::testing::ValuesIn(every_case()), name_of);
 INSTANTIATE_TEST_SUITE_P(, OpReference, ::testing::ValuesIn(every_case()), name_of);
+INSTANTIATE_TEST_SUITE_P(, OpBf16, ::testing::ValuesIn(chosen(holds_bf16)), name_of);
 INSTANTIATE_TEST_SUITE_P(, OpGraph, ::testing::ValuesIn(every_case()), name_of);
 
 /// Name and, where the attributes make another function of it, axis.

@@ -143,8 +143,8 @@ TEST(Recompute, KeepsResultsThatAreReadAfterTheStep) {
 
 TEST(Recompute, WorksOnNarrowGraphs) {
   const Graph plain = passes::mixed_precision(passes::fuse(tiny_llama_step(0.1, 3)));
-  const Graph smaller = passes::recompute(plain, {.budget_bytes = arena(plain) * 7 / 10});
-  EXPECT_LE(arena(smaller), arena(plain) * 7 / 10);
+  const Graph smaller = passes::recompute(plain, {.budget_bytes = arena(plain) * 8 / 10});
+  EXPECT_LE(arena(smaller), arena(plain) * 8 / 10);
   const auto backend = cpu_backend(2);
   EXPECT_EQ(testing::run_once(smaller, *backend, tiny_llama_batch()), testing::run_once(plain, *backend, tiny_llama_batch()));
 }

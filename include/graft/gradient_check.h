@@ -59,7 +59,9 @@ struct GradientCheckReport {
 GradientCheckReport gradient_check(const Graph& graph, Value loss, const GradientCheckOptions& options = {});
 
 struct BackendCheckOptions {
-  double rtol = 1e-5;  ///< on ‖got − want‖ / max(‖want‖, tiny·√n), Frobenius, per output of n elements; u32 must be equal
+  /// On ‖got − want‖ / max(‖want‖, tiny·√n), Frobenius, per output of n elements; u32 must be equal. Of graphs that hold bf16: plus twice the
+  /// error of the f64 graph whose values are rounded where this graph's are, and 2⁻⁹, half a unit, where the output is bf16.
+  double rtol = 1e-5;
   double tiny = 1e-3;  ///< what is smaller than this, root mean square, is held to rtol·tiny
   std::uint64_t seed = 1;
   std::map<std::string, std::vector<double>> inputs;  ///< as in GradientCheckOptions

@@ -5,7 +5,10 @@
 // An op that cannot be differentiated says why in `no_gradient`.
 //
 // [r, c] is a matrix of r rows and c columns; "rows" stacks sequences; vectors [c]; scalars [].
-// Tensors are f32 unless said otherwise; every op also runs in f64, on the reference backend.
+// Tensors are f32 unless said otherwise; every op also runs in f64, on the reference backend. "bf16 too": the float tensors that are not
+// said to be f32 may be bf16 instead, all of them. Such an op computes in f32 and rounds each bf16 result once, to the nearest (operands of
+// products inside of it, as attention's P and dS, may be rounded too); statistics (lse, rstd, delta, …), losses, the weights of norms and
+// their gradients stay f32. An attribute `bf16` says that the first output, else f32 or like x, is rounded to bf16.
 #include <array>
 #include <cstdint>
 #include <string>
@@ -56,10 +59,10 @@ struct Constant { TensorType type; std::vector<double> values; };
 
 /// out = A·B + c, A = aᵀ if transpose_a else a, B likewise.
 /// in: A [m, k]  B [k, n]  c (optional): a bias [n] for every row, or an addend [m, n] (a residual, a sum so far)   out: [m, n]
-/// Operands of one dtype; with bf16 operands sums, c and out are f32.
-struct MatMul { bool transpose_a = false, transpose_b = false; };
+/// Operands of one dtype, bf16 too; with bf16 operands sums and c are f32, and out is f32 or, without an addend [m, n], bf16.
+struct MatMul { bool transpose_a = false, transpose_b = false; bool bf16 = false; };
 
-// ---- elementwise ------------------------------------------------------------------------------------------------------
+// ---- elementwise: bf16 too --------------------------------------------------------------------------------------------
 
 enum class UnaryFn : std::uint8_t {
   neg,         ///< −x
@@ -107,20 +110,20 @@ struct StopGradient {};
 /// is below p, so its gradient is the same op on dout.   in: x, counter u32 []   out: like x
 struct Dropout { double p = 0.0; std::uint64_t seed = 0; std::uint32_t stream = 0; };
 
-// ---- reductions and broadcast -----------------------------------------------------------------------------------------
+// ---- reductions and broadcast: bf16 too -------------------------------------------------------------------------------
 
 /// What a reduction sums over. all: out []; rows: over the rows, out [c]; columns: over the columns, out [r, 1]. Each result
 /// broadcasts back over its source as the right operand of a Binary.
 enum class Axis : std::uint8_t { all, rows, columns };
 enum class ReduceFn : std::uint8_t { sum, mean, max };
-/// in: x [r, c]   out: see Axis. Fixed order, whatever the number of threads.
+/// in: x [r, c]   out: see Axis, f32 (f64 if x is). Fixed order, whatever the number of threads.
 struct Reduce { ReduceFn fn; Axis axis = Axis::all; };
-/// dx = dout at the first maximum (row-major) of each group, else 0.   in: x, dout   out: dx like x
+/// dx = dout at the first maximum (row-major) of each group, else 0.   in: x, dout of the maxima's type   out: dx like x
 struct ReduceMaxGrad { Axis axis = Axis::all; static constexpr std::string_view no_gradient = "second derivatives of max are not implemented"; };
 /// out = x repeated, by the rules of Binary's b.   in: x   out: shape
 struct Broadcast { Shape shape; };
 
-// ---- shape ------------------------------------------------------------------------------------------------------------
+// ---- shape: bf16 too --------------------------------------------------------------------------------------------------
 
 /// The same elements in row-major order.   in: x   out: shape, x itself (a view)
 struct Reshape { Shape shape; };
@@ -133,7 +136,7 @@ struct Pad { Shape shape; std::int64_t row = 0, col = 0; };
 /// in: one or more tensors   out: stacked as rows (Axis::rows: equal columns) or side by side (Axis::columns: equal rows)
 struct Concat { Axis axis = Axis::rows; };
 
-// ---- rows: softmax, norms ---------------------------------------------------------------------------------------------
+// ---- rows: softmax, norms: bf16 too -----------------------------------------------------------------------------------
 
 /// out = exp(x − max) / Σ exp(x − max), per row.   in: x [r, c]   out: like x
 struct Softmax {};
@@ -145,14 +148,15 @@ struct LogSoftmax {};
 struct LogSoftmaxGrad { static constexpr std::string_view no_gradient = "second derivatives of log_softmax are not implemented"; };
 
 /// out = x · rstd ∘ weight, rstd = 1 / √(mean(x²) + eps), per row (Zhang and Sennrich 2019).
-/// in: x [r, c], weight [c]   out: out [r, c]; rstd [r]
-struct RmsNorm { double eps = 1e-5; };
-/// in: x, weight, rstd, dout, addend [r, c] (optional: added to dx)   out: dx [r, c]; dweight [c] (summed over rows in fixed order)
+/// in: x [r, c], weight [c] f32   out: out like x, or bf16; rstd [r] f32
+struct RmsNorm { double eps = 1e-5; bool bf16 = false; };
+/// in: x, weight, rstd f32, dout like x or bf16, addend like x (optional: added to dx)
+/// out: dx like x; dweight [c] f32 (summed over rows in fixed order)
 struct RmsNormGrad { static constexpr std::string_view no_gradient = "second derivatives of rms_norm are not implemented"; };
 /// out = (x − mean) · rstd ∘ weight + bias, rstd = 1 / √(var(x) + eps), biased variance, per row (Ba et al. 2016).
-/// in: x [r, c], weight [c], bias [c]   out: out [r, c]; mean [r]; rstd [r]
-struct LayerNorm { double eps = 1e-5; };
-/// in: x, weight, mean, rstd, dout, addend [r, c] (optional: added to dx)   out: dx [r, c]; dweight [c]; dbias [c]
+/// in: x [r, c], weight [c], bias [c] f32   out: out like x, or bf16; mean [r]; rstd [r] f32
+struct LayerNorm { double eps = 1e-5; bool bf16 = false; };
+/// in: x, weight, mean, rstd f32, dout like x or bf16, addend like x (optional: added to dx)   out: dx like x; dweight [c]; dbias [c] f32
 struct LayerNormGrad { static constexpr std::string_view no_gradient = "second derivatives of layer_norm are not implemented"; };
 
 // ---- tokens -----------------------------------------------------------------------------------------------------------
@@ -174,18 +178,18 @@ struct CrossEntropy {
   std::uint32_t ignore_index = kIgnoreIndex;
 };
 /// dlogits = dloss · (exp(logits − lse) − (1 − s)·onehot − s/v) on counted rows, / counted for the mean; else 0.
-/// in: logits, labels, lse, counted, dloss []   out: dlogits [n, v]
-struct CrossEntropyGrad { CrossEntropy loss; static constexpr std::string_view no_gradient = "second derivatives of cross_entropy are not implemented"; };
+/// in: logits, labels, lse, counted, dloss []   out: dlogits [n, v], f32 or bf16
+struct CrossEntropyGrad { CrossEntropy loss; bool bf16 = false; static constexpr std::string_view no_gradient = "second derivatives of cross_entropy are not implemented"; };
 
 /// CrossEntropy of x·W, the logits made some rows at a time: all [n, v] of them are never held. For large vocabularies, or when memory is
 /// short: the gradient makes them once more, so it costs 4 products where MatMul and CrossEntropy cost 3, and saves n·v elements.
-/// in: x [n, h], weight [h, v], or [v, h] if transposed (a tied embedding), labels u32 [n]   out: as CrossEntropy
+/// in: x [n, h], weight [h, v], or [v, h] if transposed (a tied embedding), both bf16 too, labels u32 [n]   out: as CrossEntropy, f32
 struct LinearCrossEntropy { CrossEntropy loss; bool transpose_weight = false; };
 /// With dlogits as in CrossEntropyGrad: dx = dlogits·Wᵀ, dweight = xᵀ·dlogits, if transposed dlogitsᵀ·x.
-/// in: x, weight, labels, lse, counted, dloss []   out: dx like x; dweight like weight (summed over rows in fixed order)
+/// in: x, weight, labels, lse, counted, dloss []   out: dx like x; dweight of weight's shape, f32 (summed over rows in fixed order)
 struct LinearCrossEntropyGrad { LinearCrossEntropy linear; static constexpr std::string_view no_gradient = "second derivatives of linear_cross_entropy are not implemented"; };
 
-// ---- attention --------------------------------------------------------------------------------------------------------
+// ---- attention: bf16 too ----------------------------------------------------------------------------------------------
 
 /// Head h of q reads head h / (heads / kv_heads) of k and v; heads % kv_heads == 0; 1 ≤ head_dim ≤ 256.
 struct AttentionShape {
@@ -213,7 +217,7 @@ struct SegmentLayout {
 /// out: out like q; lse [q_seq, H], f32 (f64 if q is) = natural log Σ exp of the row's scaled scores, saved for the backward pass.
 /// A row that sees no key gives out = 0, lse = −inf and gradients 0.
 struct MultiHeadAttn { AttentionShape heads; Mask mask; double scale = 1.0; SegmentLayout segments; };
-/// delta[i, h] = Σ_d dout[i, h, d] · out[i, h, d] (Dao et al. 2022, eq. 4).   in: out, dout   out: delta [q_seq, H], type of lse
+/// delta[i, h] = Σ_d dout[i, h, d] · out[i, h, d] (Dao et al. 2022, eq. 4).   in: out, dout   out: delta [q_seq, H], f32 as lse
 struct AttnDelta { AttentionShape heads; static constexpr std::string_view no_gradient = "second derivatives of attention are not implemented"; };
 /// The gradients of attention from the saved lse (Dao 2023, algorithm 2): P = exp(scale·q·kᵀ − lse), dS = P ∘ (dout·vᵀ − delta);
 /// dq = scale·dS·k, dk = scale·dSᵀ·q, dv = Pᵀ·dout, dk and dv summed over the query heads of a kv head.

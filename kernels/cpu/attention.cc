@@ -40,6 +40,7 @@ void softmax_tile(const TilePair& pair, const Scratch& s) {
 }
 
 /// out and lse of one tile of queries of one head.
+template <class T>
 void attend(const Problem& p, const Step& step, const Tile& queries, std::int64_t head, const Scratch& s) {
   const detail::Segment segment = p.segments[queries.segment];
   const std::int64_t kv_head = head / p.group, queries_ld = padded(queries.rows);
@@ -47,15 +48,15 @@ void attend(const Problem& p, const Step& step, const Tile& queries, std::int64_
   std::fill_n(s.maxima, kTileRows, -kInfinity);
   std::fill_n(s.sums, kTileRows, 0.0f);
   std::fill_n(sums, queries.rows * p.width, 0.0f);
-  copy_tile(p.query(0, queries.begin, head), p.q_cols, queries.rows, p.head_dim, s.queries, p.scale);
+  copy_tile(p.query<T>(0, queries.begin, head), p.q_cols, queries.rows, p.head_dim, s.queries, p.scale);
   transpose_tile(s.queries, p.width, queries.rows, p.head_dim, queries_t);
   for_segment_tiles(queries.segment, segment.kv_begin, segment.kv_end, [&](const Tile& keys) {
     const TilePair pair(p, queries, keys);
     if (pair.empty()) return;
-    const float *k = p.key(1, keys.begin, kv_head), *v = p.key(2, keys.begin, kv_head);
+    const TileRows k = float_rows(p.key<T>(1, keys.begin, kv_head), p.kv_cols, keys.rows, p.head_dim, s.douts);
     pair.for_key_groups([&](std::int64_t j, std::int64_t rows, detail::KeyRange seeing) {
       const detail::KeyRange at = whole_vectors(seeing);
-      multiply(rows, at.last - at.first, p.head_dim, {k + j * p.kv_cols, p.kv_cols, 1}, queries_t + at.first, queries_ld,
+      multiply(rows, at.last - at.first, p.head_dim, {k.data + j * k.ld, k.ld, 1}, queries_t + at.first, queries_ld,
                s.scores + j * kTileRows + at.first, kTileRows, false);
     });
     softmax_tile(pair, s);
@@ -63,7 +64,8 @@ void attend(const Problem& p, const Step& step, const Tile& queries, std::int64_
       if (s.factors[i] == 1.0f) continue;
       for (std::int64_t j = i * p.width; j < (i + 1) * p.width; j += kLanes) store(sums + j, load(sums + j) * s.factors[i]);
     }
-    sum_key_rows(p, pair, {s.scores, 1, kTileRows}, whole_rows(v, p.kv_cols, keys.rows, p.head_dim, s.rows), sums, true);
+    const TileRows v = whole_rows(p.key<T>(2, keys.begin, kv_head), p.kv_cols, keys.rows, p.head_dim, s.rows);
+    sum_key_rows(p, pair, {s.scores, 1, kTileRows}, v, sums, true);
   });
   for (std::int64_t i = 0; i < queries.rows; ++i) {
     const std::int64_t row = queries.begin + i;
@@ -71,7 +73,7 @@ void attend(const Problem& p, const Step& step, const Tile& queries, std::int64_
     if (step.out[1]) output(step, 1)[row * p.heads + head] = blind ? -kInfinity : s.maxima[i] + std::log(s.sums[i]);
     if (!step.out[0]) continue;
     const Vec factor = broadcast(blind ? 0.0f : 1.0f / s.sums[i]);
-    write_row(p, sums + i * p.width, output(step) + row * p.q_cols + head * p.head_dim, [&](Vec x, Vec) { return x * factor; });
+    write_row(p, sums + i * p.width, output<T>(step) + row * p.q_cols + head * p.head_dim, [&](Vec x, Vec) { return x * factor; });
   }
 }
 
@@ -80,7 +82,8 @@ void attend_to_all(const Problem& p, const Step& step, const Context& context) {
   const AttentionTasks tasks(p, step.workspace, context.threads.count(), Side::queries);
   parallel_tasks(context.threads, tasks.count * p.heads, [&](std::int64_t task, int thread) {
     const Scratch scratch(step.workspace, thread, p.head_dim);
-    attend(p, step, tasks.tiles[tasks.count - 1 - task / p.heads], task % p.heads, scratch);
+    const Tile& queries = tasks.tiles[tasks.count - 1 - task / p.heads];
+    with_types([&]<class T>() { attend<T>(p, step, queries, task % p.heads, scratch); }, p.in[0]);
   });
 }
 
@@ -114,26 +117,35 @@ struct Turn {
 
 /// P and dS of a tile of queries and one of keys, to s.scores and, if `grads`, s.grads; the queries, scaled, to s.queries, their dout
 /// to s.douts.
+template <class T>
 void pair_gradients(const Problem& p, const TilePair& pair, std::int64_t head, bool grads, const Scratch& s) {
   const Tile& queries = pair.queries;
   const std::int64_t below = std::min(kTileRows, p.segments[queries.segment].q_end - queries.begin - queries.rows);
   for (const std::size_t input : {0, 4}) {
-    copy_tile(p.query(input, queries.begin, head), p.q_cols, queries.rows, p.head_dim, input == 0 ? s.queries : s.douts,
+    copy_tile(p.query<T>(input, queries.begin, head), p.q_cols, queries.rows, p.head_dim, input == 0 ? s.queries : s.douts,
               input == 0 ? p.scale : 1.0f);
-    prefetch_tile(p.query(input, queries.begin + queries.rows, head), p.q_cols, below, p.head_dim);
+    prefetch_tile(p.query<T>(input, queries.begin + queries.rows, head), p.q_cols, below, p.head_dim);
   }
   score_products(p, pair, s.queries, s.keys_t, s.scores);
   if (grads) score_products(p, pair, s.douts, s.values_t, s.grads);
   tile_gradients(p, pair, head, grads, s);
 }
 
+/// Of q, k and v of type T, where they are not null. dq is summed in f32.
+template <class T>
+struct Gradients {
+  float* dq;
+  T *dk, *dv;
+};
+
 /// dk and dv of one tile of keys, where they are not null, summed over the query heads that read it and over the tiles of
 /// queries, in that order; and what dq has of these keys, added to it if it is not null.
-void key_gradient(const Problem& p, const Tile& keys, std::int64_t kv_head, const AttentionGradients& out, const Turn& turn,
+template <class T>
+void key_gradient(const Problem& p, const Tile& keys, std::int64_t kv_head, const Gradients<T>& out, const Turn& turn,
                   const Scratch& s) {
   const detail::Segment segment = p.segments[keys.segment];
   const bool grads = out.dk != nullptr || out.dq != nullptr;
-  const float *k = p.key(1, keys.begin, kv_head), *v = p.key(2, keys.begin, kv_head);
+  const T *k = p.key<T>(1, keys.begin, kv_head), *v = p.key<T>(2, keys.begin, kv_head);
   transpose_tile(k, p.kv_cols, keys.rows, p.head_dim, s.keys_t);
   if (grads) transpose_tile(v, p.kv_cols, keys.rows, p.head_dim, s.values_t);
   const TileRows key_rows = whole_rows(k, p.kv_cols, keys.rows, p.head_dim, s.rows);
@@ -144,7 +156,7 @@ void key_gradient(const Problem& p, const Tile& keys, std::int64_t kv_head, cons
       const std::int64_t this_step = steps++;
       const TilePair pair(p, queries, keys);
       if (pair.empty()) return;
-      pair_gradients(p, pair, head, grads, s);
+      pair_gradients<T>(p, pair, head, grads, s);
       if (out.dv != nullptr) add_query_rows(p, pair, s.scores, s.douts, s.dv);
       if (out.dk != nullptr) add_query_rows(p, pair, s.grads, s.queries, s.dk);
       if (out.dq == nullptr) return;
@@ -172,7 +184,7 @@ void key_gradient(const Problem& p, const Tile& keys, std::int64_t kv_head, cons
 /// Which gradient a node computes, and of what; null for other ops.
 struct GradientNode {
   const MultiHeadAttn* attn = nullptr;
-  float* AttentionGradients::*slot = nullptr;
+  void* AttentionGradients::*slot = nullptr;
 };
 GradientNode gradient_node(const Op& op) {
   if (const auto* q = std::get_if<MultiHeadAttnGradQ>(&op)) return {&q->attn, &AttentionGradients::dq};
@@ -190,45 +202,55 @@ bool same_inputs(const Step& a, const Step& b) {
                     [](const TensorView& x, const TensorView& y) { return x.data == y.data && x.type == y.type; });
 }
 
-}  // namespace
-
+/// `in` as of MultiHeadAttnGradQ. The same bits together as one by one.
+template <class T>
 void attention_gradients(const MultiHeadAttn& attn, std::span<const TensorView> in, const AttentionGradients& out, void* workspace,
                          const Context& context) {
   const Problem p(attn, in);
   const Threads threads = context.threads;
-  if (out.dq != nullptr) {
-    parallel_ranges(threads, in[0].size(), kElementGrain,
-                    [&](std::int64_t begin, std::int64_t end) { std::fill(out.dq + begin, out.dq + end, 0.0f); });
-  }
   const AttentionTasks tasks(p, workspace, threads.count(), Side::keys);
-  std::fill_n(tasks.progress, tasks.count * p.kv_heads, 0);
-  parallel_tasks(threads, tasks.count * p.kv_heads, [&](std::int64_t task, int thread) {
+  const std::int64_t count = tasks.count * p.kv_heads;
+  Gradients<T> sums{nullptr, static_cast<T*>(out.dk), static_cast<T*>(out.dv)};
+  if (out.dq != nullptr) {
+    sums.dq = std::is_same_v<T, float> ? static_cast<float*>(out.dq) : reinterpret_cast<float*>(tasks.progress + count);
+    parallel_ranges(threads, in[0].size(), kElementGrain,
+                    [&](std::int64_t begin, std::int64_t end) { std::fill(sums.dq + begin, sums.dq + end, 0.0f); });
+  }
+  std::fill_n(tasks.progress, count, 0);
+  parallel_tasks(threads, count, [&](std::int64_t task, int thread) {
     const Tile& keys = tasks.tiles[task / p.kv_heads];
     std::int64_t* progress = tasks.progress + task;
     const bool first = keys.begin == p.segments[keys.segment].kv_begin;
     const Turn turn{progress, first || out.dq == nullptr ? nullptr : progress - p.kv_heads};
-    key_gradient(p, keys, task % p.kv_heads, out, turn, Scratch(workspace, thread, p.head_dim));
+    key_gradient<T>(p, keys, task % p.kv_heads, sums, turn, Scratch(workspace, thread, p.head_dim));
   });
+  if (sums.dq != out.dq) map(threads, in[0].size(), static_cast<T*>(out.dq), [](Vec x) { return x; }, sums.dq);
 }
+
+void run_gradients(const MultiHeadAttn& attn, const Step& step, const AttentionGradients& out, const Context& context) {
+  with_types([&]<class T>() { attention_gradients<T>(attn, step.in, out, step.workspace, context); }, step.in[0]);
+}
+
+}  // namespace
 
 std::size_t run_attention_gradients(std::span<const Step> steps, Context& context) {
   const GradientNode first = gradient_node(steps[0].node->op);
-  if (first.attn == nullptr || !is_f32(steps[0])) return 0;
+  if (first.attn == nullptr || is_f64(steps[0])) return 0;
   AttentionGradients out;
   std::size_t count = 0;
   for (const Step& step : steps) {
     const GradientNode node = gradient_node(step.node->op);
     if (node.attn == nullptr || !same_attention(*node.attn, *first.attn) || !same_inputs(step, steps[0])) break;
     if (out.*node.slot != nullptr) break;
-    out.*node.slot = output(step);
+    out.*node.slot = step.out[0].data;
     ++count;
   }
-  attention_gradients(*first.attn, steps[0].in, out, steps[0].workspace, context);
+  run_gradients(*first.attn, steps[0], out, context);
   return count;
 }
 
 void run(const MultiHeadAttn& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
+  if (is_f64(step)) return reference::run(op, step);
   if (step.out[0] || step.out[1]) attend_to_all(Problem(op, step.in), step, context);
 }
 
@@ -240,42 +262,42 @@ void attend_to_caches(const CachedAttention& op, const Step& step, const Context
 }
 
 void run(const MultiHeadAttnGradQ& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
-  attention_gradients(op.attn, step.in, {output(step), nullptr, nullptr}, step.workspace, context);
+  if (is_f64(step)) return reference::run(op, step);
+  run_gradients(op.attn, step, {step.out[0].data, nullptr, nullptr}, context);
 }
 
 void run(const MultiHeadAttnGradK& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
-  attention_gradients(op.attn, step.in, {nullptr, output(step), nullptr}, step.workspace, context);
+  if (is_f64(step)) return reference::run(op, step);
+  run_gradients(op.attn, step, {nullptr, step.out[0].data, nullptr}, context);
 }
 
 void run(const MultiHeadAttnGradV& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
-  attention_gradients(op.attn, step.in, {nullptr, nullptr, output(step)}, step.workspace, context);
+  if (is_f64(step)) return reference::run(op, step);
+  run_gradients(op.attn, step, {nullptr, nullptr, step.out[0].data}, context);
 }
 
 void run(const AttnDelta& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
+  if (is_f64(step)) return reference::run(op, step);
   if (!step.out[0]) return;
   const std::int64_t heads = op.heads.heads, head_dim = op.heads.head_dim;
-  parallel_ranges(context.threads, step.in[0].rows() * heads, row_grain(head_dim), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const float *a = input(step, 0) + i * head_dim, *b = input(step, 1) + i * head_dim;
-      Vec total{};
-      for (std::int64_t j = 0; j < head_dim; j += kLanes) {
-        const std::int64_t lanes = std::min<std::int64_t>(kLanes, head_dim - j);
-        total =
-            lanes == kLanes ? fma(load(a + j), load(b + j), total) : fma(load_first(a + j, lanes), load_first(b + j, lanes), total);
+  const auto of = [&]<class T>() {
+    parallel_ranges(context.threads, step.in[0].rows() * heads, row_grain(head_dim), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const T *a = input<T>(step, 0) + i * head_dim, *b = input<T>(step, 1) + i * head_dim;
+        Vec total{};
+        for_each_vector(0, head_dim, [&](std::int64_t, const auto& get, const auto&) { total = fma(get(a), get(b), total); });
+        output(step)[i] = sum(total);
       }
-      output(step)[i] = sum(total);
-    }
-  });
+    });
+  };
+  with_types(of, step.in[0]);
 }
 
 std::size_t workspace(const MultiHeadAttn& op, const Graph& graph, const Node& node, int threads) {
   const std::int64_t q_rows = graph.shape(node.inputs[0]).rows(), kv_rows = graph.shape(node.inputs[1]).rows();
   const std::int64_t tiles = max_tiles(op.segments, q_rows, std::max(q_rows, kv_rows), kTileRows, graph.shape(node.inputs.back()));
-  return attention_workspace(op.heads, tiles, threads);
+  const std::size_t dq = graph.type(node.inputs[0]).dtype == DType::bf16 ? static_cast<std::size_t>(q_rows * op.heads.heads * op.heads.head_dim) : 0;
+  return attention_workspace(op.heads, tiles, threads) + dq * sizeof(float);
 }
 
 }  // namespace graft::cpu

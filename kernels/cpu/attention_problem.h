@@ -38,11 +38,13 @@ struct AttentionProblem {
         scale(static_cast<float>(op.scale)) {}
 
   /// From this row and head on, of an input like q, like k, or with a number a head.
-  const float* query(std::size_t i, std::int64_t row, std::int64_t head) const {
-    return in[i].as<const float>() + row * q_cols + head * head_dim;
+  template <class T>
+  const T* query(std::size_t i, std::int64_t row, std::int64_t head) const {
+    return in[i].as<const T>() + row * q_cols + head * head_dim;
   }
-  const float* key(std::size_t i, std::int64_t row, std::int64_t kv_head) const {
-    return in[i].as<const float>() + row * kv_cols + kv_head * head_dim;
+  template <class T>
+  const T* key(std::size_t i, std::int64_t row, std::int64_t kv_head) const {
+    return in[i].as<const T>() + row * kv_cols + kv_head * head_dim;
   }
   float statistic(std::size_t i, std::int64_t row, std::int64_t head) const { return in[i].as<const float>()[row * heads + head]; }
 };
@@ -145,8 +147,8 @@ struct LaneKeys {
 };
 
 /// to[j] = f(from[j], to[j]) for the head_dim elements of a row.
-template <class F>
-GRAFT_INLINE void write_row(const AttentionProblem& p, const float* from, float* to, const F& f) {
+template <class T, class F>
+GRAFT_INLINE void write_row(const AttentionProblem& p, const float* from, T* to, const F& f) {
   for_each_vector(0, p.head_dim, [&](std::int64_t, const auto& get, const auto& put) { put(to, f(get(from), get(to))); });
 }
 
@@ -207,7 +209,7 @@ struct AttentionTasks {
         progress(reinterpret_cast<std::int64_t*>(tiles + count)) {}
 };
 
-/// Bytes of scratch memory for all threads, and of what they share.
+/// Bytes of scratch memory for all threads, and of what they share but a dq in bf16.
 inline std::size_t attention_workspace(const AttentionShape& heads, std::int64_t tiles, int threads) {
   return static_cast<std::size_t>(threads * AttentionScratch::floats(heads.head_dim)) * sizeof(float) +
          static_cast<std::size_t>(tiles) * (sizeof(Tile) + static_cast<std::size_t>(heads.kv_heads) * sizeof(std::int64_t));
@@ -222,11 +224,9 @@ void for_segment_tiles(std::int64_t index, std::int64_t begin, std::int64_t end,
 /// Cached attention with several queries a sequence, by the tiles of multi-head attention.
 void attend_to_caches(const CachedAttention& op, const Step& step, const Context& context);
 
-/// The gradients of attention that are not null; `in` as of MultiHeadAttnGradQ. The same bits together as one by one.
+/// The gradients of attention that are not null.
 struct AttentionGradients {
-  float *dq = nullptr, *dk = nullptr, *dv = nullptr;
+  void *dq = nullptr, *dk = nullptr, *dv = nullptr;
 };
-void attention_gradients(const MultiHeadAttn& attn, std::span<const TensorView> in, const AttentionGradients& out, void* workspace,
-                         const Context& context);
 
 }  // namespace graft::cpu

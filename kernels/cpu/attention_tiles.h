@@ -81,8 +81,8 @@ GRAFT_INLINE void exchange_all(Vec* rows, std::integer_sequence<int, kRow...> la
 
 /// to [cols, rows] = fromᵀ, from [rows, cols]; rows are `ld` and `to_ld` apart. kWhole: each row of `to` is filled up with 0 to
 /// whole vectors.
-template <bool kWhole = false>
-void transpose_block(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to, std::int64_t to_ld) {
+template <bool kWhole = false, class T>
+void transpose_block(const T* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to, std::int64_t to_ld) {
   for (std::int64_t i = 0; i < rows; i += kLanes) {
     const std::int64_t there = std::min<std::int64_t>(kLanes, rows - i);
     for (std::int64_t j = 0; j < cols; j += kLanes) {
@@ -104,19 +104,22 @@ void transpose_block(const float* from, std::int64_t ld, std::int64_t rows, std:
 }
 
 /// to [cols, padded(rows)] = fromᵀ, from [rows, cols] with `ld` between rows; the padding is 0.
-inline void transpose_tile(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to) {
+template <class T>
+void transpose_tile(const T* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to) {
   transpose_block<true>(from, ld, rows, cols, to, padded(rows));
 }
 
 /// Asks for rows that will be read soon: they are too far apart for the processor to foresee.
-inline void prefetch_tile(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols) {
-  constexpr std::int64_t kLine = 16;
+template <class T>
+void prefetch_tile(const T* from, std::int64_t ld, std::int64_t rows, std::int64_t cols) {
+  constexpr std::int64_t kLine = 64 / sizeof(T);
   for (std::int64_t i = 0; i < rows; ++i)
     for (std::int64_t j = 0; j < cols; j += kLine) __builtin_prefetch(from + i * ld + j, 0, 2);
 }
 
 /// to [rows, padded(cols)] = factor·from, from [rows, cols] with `ld` between rows; the padding is 0.
-inline void copy_tile(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to, float factor = 1.0f) {
+template <class T>
+void copy_tile(const T* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to, float factor = 1.0f) {
   const std::int64_t width = padded(cols), whole = cols / kLanes * kLanes;
   for (std::int64_t i = 0; i < rows; ++i) {
     for (std::int64_t j = 0; j < whole; j += kLanes) store(to + i * width + j, load(from + i * ld + j) * factor);
@@ -124,13 +127,20 @@ inline void copy_tile(const float* from, std::int64_t ld, std::int64_t rows, std
   }
 }
 
-/// Rows that can be read by vectors as far as padded(cols): the tensor's own, or a copy where cols are not whole vectors.
+/// Rows of floats: the tensor's own, or a copy of bf16.
 struct TileRows {
   const float* data;
   std::int64_t ld;
 };
-inline TileRows whole_rows(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* copy) {
-  if (cols % kLanes == 0) return {from, ld};
+inline TileRows float_rows(const float* from, std::int64_t ld, std::int64_t, std::int64_t, float*) { return {from, ld}; }
+inline TileRows float_rows(const Bf16* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* copy) {
+  copy_tile(from, ld, rows, cols, copy);
+  return {copy, padded(cols)};
+}
+/// Rows that can be read by vectors as far as padded(cols): also a copy where cols are not whole vectors.
+template <class T>
+TileRows whole_rows(const T* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* copy) {
+  if (cols % kLanes == 0) return float_rows(from, ld, rows, cols, copy);
   copy_tile(from, ld, rows, cols, copy);
   return {copy, padded(cols)};
 }

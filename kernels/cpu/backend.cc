@@ -17,7 +17,14 @@ constexpr std::size_t kAlignment = 64;
 
 // The dispatcher. It must not be called run: an op without an overload would then convert to Op and call it for ever.
 void dispatch(const Step& step, cpu::Context& context) {
-  std::visit([&](const auto& op) { cpu::run(op, step, context); }, step.node->op);
+  std::visit(
+      [&](const auto& op) {
+        if (cpu::takes_bf16(op, context) || !reference::has_bf16(step)) return cpu::run(op, step, context);
+        const Step wide = reference::widen(step);
+        cpu::run(op, wide, context);
+        reference::round_outputs(step, wide);
+      },
+      step.node->op);
 }
 
 class CpuBackend final : public Backend {
@@ -39,7 +46,12 @@ class CpuBackend final : public Backend {
   void download(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
 
   std::size_t workspace(const Graph& graph, const Node& node) override {
-    return std::visit([&](const auto& op) { return cpu::workspace(op, graph, node, team_.size()); }, node.op);
+    return std::visit(
+        [&](const auto& op) {
+          const std::size_t own = cpu::workspace(op, graph, node, team_.size());
+          return cpu::takes_bf16(op, context_) ? own : own + reference::widened_bytes(graph, node);
+        },
+        node.op);
   }
 
   void run(std::span<const Step> steps) override {

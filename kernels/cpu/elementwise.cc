@@ -130,85 +130,105 @@ void philox_bits(std::uint64_t seed, std::uint32_t stream, std::uint32_t counter
 }  // namespace
 
 void run(const Unary& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
+  if (is_f64(step)) return reference::run(op, step);
   if (!step.out[0]) return;
-  with_function(op.fn, static_cast<float>(op.alpha),
-                [&](const auto& f) { map(context.threads, step.out[0].size(), output(step), f, input(step, 0)); });
+  with_function(op.fn, static_cast<float>(op.alpha), [&](const auto& f) {
+    with_types([&]<class T>() { map(context.threads, step.out[0].size(), output<T>(step), f, input<T>(step, 0)); }, step.out[0]);
+  });
 }
 
 void run(const UnaryGrad& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
+  if (is_f64(step)) return reference::run(op, step);
   if (!step.out[0]) return;
   with_derivative(op.fn, static_cast<float>(op.alpha), [&](const auto& f) {
-    map(
-        context.threads, step.out[0].size(), output(step), [&](Vec x, Vec dout) { return dout * f(x); }, input(step, 0),
-        input(step, 1));
+    const auto grad = [&](Vec x, Vec dout) { return dout * f(x); };
+    with_types(
+        [&]<class T>() { map(context.threads, step.out[0].size(), output<T>(step), grad, input<T>(step, 0), input<T>(step, 1)); },
+        step.out[0]);
   });
 }
 
-void run(const Binary& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
-  if (!step.out[0]) return;
+namespace {
+
+template <class T, class F>
+void map_pairs(const F& f, const Step& step, const Context& context) {
   const TensorView &a = step.in[0], &b = step.in[1];
-  const float *x = input(step, 0), *y = input(step, 1);
-  float* out = output(step);
+  const T *x = input<T>(step, 0), *y = input<T>(step, 1);
+  T* out = output<T>(step);
   const std::int64_t cols = a.cols();
-  with_function(op.fn, [&](const auto& f) {
-    if (b.size() == a.size()) return map(context.threads, a.size(), out, f, x, y);
-    if (b.size() == 1) {
-      const Vec one = broadcast(*y);
-      return map(
-          context.threads, a.size(), out, [&](Vec v) { return f(v, one); }, x);
-    }
-    const bool to_rows = b.rows() == 1;
-    for_each_row(context.threads, a.rows(), cols, [&](std::int64_t row) {
-      const std::int64_t at = row * cols;
-      const Vec one = broadcast(to_rows ? 0.0f : y[row]);
-      for_each_vector(
-          0, cols, [&](std::int64_t, const auto& get, const auto& put) { put(out + at, f(get(x + at), to_rows ? get(y) : one)); });
+  if (b.size() == a.size()) return map(context.threads, a.size(), out, f, x, y);
+  if (b.size() == 1) {
+    const Vec one = broadcast(as_float(*y));
+    return map(
+        context.threads, a.size(), out, [&](Vec v) { return f(v, one); }, x);
+  }
+  const bool to_rows = b.rows() == 1;
+  for_each_row(context.threads, a.rows(), cols, [&](std::int64_t row) {
+    const std::int64_t at = row * cols;
+    const Vec one = broadcast(to_rows ? 0.0f : as_float(y[row]));
+    for_each_vector(0, cols, [&](std::int64_t, const auto& get, const auto& put) {
+      put(out + at, f(get(x + at), to_rows ? get(y) : one));
     });
   });
+}
+
+}  // namespace
+
+void run(const Binary& op, const Step& step, Context& context) {
+  if (is_f64(step)) return reference::run(op, step);
+  if (!step.out[0]) return;
+  with_function(op.fn, [&](const auto& f) { with_types([&]<class T>() { map_pairs<T>(f, step, context); }, step.out[0]); });
 }
 
 void run(const Swiglu& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
+  if (is_f64(step)) return reference::run(op, step);
   if (!step.out[0]) return;
   const auto f = [](Vec gate, Vec up) { return gate * sigmoid(gate) * up; };
-  map(context.threads, step.out[0].size(), output(step), f, input(step, 0), input(step, 1));
+  with_types(
+      [&]<class T>() { map(context.threads, step.out[0].size(), output<T>(step), f, input<T>(step, 0), input<T>(step, 1)); },
+      step.out[0]);
 }
 
 void run(const SwigluGrad& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
-  const float *gate = input(step, 0), *up = input(step, 1), *dout = input(step, 2);
-  float *dgate = output(step, 0), *dup = output(step, 1);
-  parallel_ranges(context.threads, step.in[0].size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
-    for_each_vector(begin, end, [&](std::int64_t, const auto& get, const auto& put) {
-      const Vec g = get(gate), u = get(up), d = get(dout);
-      const Sigmoids s = sigmoids(g);
-      if (dgate != nullptr) put(dgate, d * u * (s.plus * (1.0f + g * s.minus)));
-      if (dup != nullptr) put(dup, d * (g * s.plus));
-    });
-  });
+  if (is_f64(step)) return reference::run(op, step);
+  with_types(
+      [&]<class T>() {
+        const T *gate = input<T>(step, 0), *up = input<T>(step, 1), *dout = input<T>(step, 2);
+        T *dgate = output<T>(step, 0), *dup = output<T>(step, 1);
+        parallel_ranges(context.threads, step.in[0].size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
+          for_each_vector(begin, end, [&](std::int64_t, const auto& get, const auto& put) {
+            const Vec g = get(gate), u = get(up), d = get(dout);
+            const Sigmoids s = sigmoids(g);
+            if (dgate != nullptr) put(dgate, d * u * (s.plus * (1.0f + g * s.minus)));
+            if (dup != nullptr) put(dup, d * (g * s.plus));
+          });
+        });
+      },
+      step.in[0]);
 }
 
 void run(const Dropout& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
+  if (is_f64(step)) return reference::run(op, step);
   if (!step.out[0]) return;
-  const float* x = input(step, 0);
-  float* out = output(step);
   const std::uint32_t counter = *step.in[1].as<const std::uint32_t>();
   const float keep_scale = static_cast<float>(1.0 / (1.0 - op.p));
   // uniform(bits) < p is bits < p·2³², both sides being exact.
   const auto bound = static_cast<std::uint64_t>(std::ceil(op.p * 4294967296.0));
   constexpr std::int64_t kPiece = 4 * kGroups;
-  parallel_ranges(context.threads, step.out[0].size(), 4096, [&](std::int64_t begin, std::int64_t end) {
-    std::uint32_t bits[kPiece];
-    for (std::int64_t i = begin; i < end; i += kPiece) {
-      philox_bits(op.seed, op.stream, counter, static_cast<std::uint64_t>(i) / 4, bits);
-      const std::int64_t count = std::min(kPiece, end - i);
-      for (std::int64_t j = 0; j < count; ++j) out[i + j] = bits[j] < bound ? 0.0f : keep_scale * x[i + j];
-    }
-  });
+  with_types(
+      [&]<class T>() {
+        const T* x = input<T>(step, 0);
+        T* out = output<T>(step);
+        parallel_ranges(context.threads, step.out[0].size(), 4096, [&](std::int64_t begin, std::int64_t end) {
+          std::uint32_t bits[kPiece];
+          for (std::int64_t i = begin; i < end; i += kPiece) {
+            philox_bits(op.seed, op.stream, counter, static_cast<std::uint64_t>(i) / 4, bits);
+            const std::int64_t count = std::min(kPiece, end - i);
+            for (std::int64_t j = 0; j < count; ++j) put_float(out[i + j], bits[j] < bound ? 0.0f : keep_scale * as_float(x[i + j]));
+          }
+        });
+      },
+      step.out[0]);
 }
 
 }  // namespace graft::cpu

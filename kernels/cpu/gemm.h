@@ -12,10 +12,11 @@ namespace graft::cpu {
 struct GemmCall {
   std::int64_t m = 0, n = 0, k = 0;
   bool transpose_a = false, transpose_b = false;
-  bool bf16 = false;        ///< A and B are bf16, not f32; C, bias and addend are f32 always
+  bool bf16 = false;      ///< A and B are bf16, not f32; bias and addend are f32 always
+  bool bf16_out = false;  ///< C is, with such operands and no addend
   const void* a = nullptr;
   const void* b = nullptr;
-  float* c = nullptr;
+  void* c = nullptr;
   std::int64_t lda = 0, ldb = 0, ldc = 0;
   const float* bias = nullptr;  ///< [n] or null
   const float* addend = nullptr;  ///< [m, n] with ldc, or null; C: C += A·B

@@ -38,7 +38,8 @@ inline GemmBlocks gemm_blocks(std::int64_t m, std::int64_t n, std::int64_t k, bo
 /// Brings a block of the addend to C, where the block's product is then added: it is in the cache when that comes.
 inline void copy_addend(const GemmCall& call, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols) {
   if (call.addend == nullptr || call.addend == call.c) return;
-  for (std::int64_t row = i; row < i + rows; ++row) std::copy_n(call.addend + row * call.ldc + j, cols, call.c + row * call.ldc + j);
+  for (std::int64_t row = i; row < i + rows; ++row)
+    std::copy_n(call.addend + row * call.ldc + j, cols, static_cast<float*>(call.c) + row * call.ldc + j);
 }
 
 /// Rows of a product that is memory bound: a batch of sequences that decodes. Each row has the bits it has alone.

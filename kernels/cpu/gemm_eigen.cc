@@ -20,7 +20,7 @@ template <class A, class B>
 void multiply(const GemmCall& call, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols) {
   const Map<const A> a(static_cast<const float*>(call.a) + i * (call.transpose_a ? 1 : call.lda), rows, call.k, Stride(call.lda));
   const Map<const B> b(static_cast<const float*>(call.b) + j * (call.transpose_b ? call.ldb : 1), call.k, cols, Stride(call.ldb));
-  Map<RowMajor> c(call.c + i * call.ldc + j, rows, cols, Stride(call.ldc));
+  Map<RowMajor> c(static_cast<float*>(call.c) + i * call.ldc + j, rows, cols, Stride(call.ldc));
   if (call.addend != nullptr) {
     copy_addend(call, i, rows, j, cols);
     c.noalias() += a * b;

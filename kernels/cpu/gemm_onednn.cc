@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "graft/error.h"
+#include "graft/types.h"
 #include "kernels/cpu/gemm_blocks.h"
 
 namespace graft::cpu {
@@ -20,14 +21,14 @@ using Memory = dnnl::memory;
 /// What a product's primitives depend on.
 struct Key {
   std::int64_t m, n, k, lda, ldb, ldc;
-  bool transpose_a, transpose_b, bias, add, bf16;
+  bool transpose_a, transpose_b, bias, add, bf16, bf16_out;
   bool operator==(const Key&) const = default;
 };
 
 struct KeyHash {
   std::size_t operator()(const Key& key) const {
     std::size_t hash = 0;
-    const std::int64_t flags = key.transpose_a + 2 * key.transpose_b + 4 * key.bias + 8 * key.add + 16 * key.bf16;
+    const std::int64_t flags = key.transpose_a + 2 * key.transpose_b + 4 * key.bias + 8 * key.add + 16 * key.bf16 + 32 * key.bf16_out;
     for (std::int64_t x : {key.m, key.n, key.k, key.lda, key.ldb, key.ldc, flags}) {
       hash = (hash ^ static_cast<std::size_t>(x)) * 0x9E3779B97F4A7C15u;
       hash ^= hash >> 29;
@@ -99,7 +100,7 @@ struct Primitive {
     };
     const auto a = key.transpose_a ? matrix(rows, key.k, 1, key.lda, operands) : matrix(rows, key.k, key.lda, 1, operands);
     const auto b = key.transpose_b ? matrix(key.k, cols, 1, key.ldb, operands) : matrix(key.k, cols, key.ldb, 1, operands);
-    const auto c = matrix(rows, cols, key.ldc, 1, Memory::data_type::f32);
+    const auto c = matrix(rows, cols, key.ldc, 1, key.bf16_out ? Memory::data_type::bf16 : Memory::data_type::f32);
     const auto bias = key.bias ? matrix(1, cols, cols, 1, Memory::data_type::f32) : Memory::desc();
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -128,7 +129,7 @@ struct Primitive {
     }
   }
 
-  void run(const dnnl::stream& stream, std::size_t thread, const void* a, const void* b, const float* bias, float* c,
+  void run(const dnnl::stream& stream, std::size_t thread, const void* a, const void* b, const float* bias, void* c,
            void* scratch) {
     Arguments& x = threads[thread];
     x.a.set_data_handle(const_cast<void*>(a));
@@ -216,7 +217,7 @@ bool Gemm::takes_bf16() const {
   if (!impl_->bf16) {
     try {
       const OneThread guard(impl_->openmp);
-      Primitive(impl_->engine, {64, 64, 64, 64, 64, 64, false, false, false, false, true}, 64, 64, 1);
+      Primitive(impl_->engine, {64, 64, 64, 64, 64, 64, false, false, true, false, true, true}, 64, 64, 1);
       impl_->bf16 = true;
     } catch (const dnnl::error&) {
       impl_->bf16 = false;
@@ -230,18 +231,18 @@ void Gemm::operator()(const GemmCall& call) {
   const OneThread guard(impl_->openmp);
   const Key key = {
       call.m,          call.n,   call.k, call.lda, call.ldb, call.ldc, call.transpose_a, call.transpose_b, call.bias != nullptr,
-      call.addend != nullptr, call.bf16};
+      call.addend != nullptr, call.bf16, call.bf16_out};
   Product& product = impl_->find(key);
   const GemmBlocks& blocks = product.blocks;
-  const auto element_bytes = static_cast<std::int64_t>(call.bf16 ? sizeof(std::uint16_t) : sizeof(float));
+  const auto bytes_of = [](bool bf16) { return static_cast<std::int64_t>(size_of(bf16 ? DType::bf16 : DType::f32)); };
   parallel_tasks(impl_->threads, blocks.count(), [&](std::int64_t task, int thread) {
     const std::int64_t row = task % blocks.row_parts, col = task / blocks.row_parts, i = row * blocks.rows, j = col * blocks.cols;
     const std::size_t which = (row + 1 == blocks.row_parts ? 2u : 0u) + (col + 1 == blocks.col_parts ? 1u : 0u);
     const auto t = static_cast<std::size_t>(thread);
     const auto at = [&](const void* operand, std::int64_t element) {
-      return static_cast<const std::byte*>(operand) + element * element_bytes;
+      return static_cast<const std::byte*>(operand) + element * bytes_of(call.bf16);
     };
-    float* c = call.c + i * call.ldc + j;
+    void* c = static_cast<std::byte*>(call.c) + (i * call.ldc + j) * bytes_of(call.bf16_out);
     copy_addend(call, i, std::min(blocks.rows, call.m - i), j, std::min(blocks.cols, call.n - j));
     product.primitives[which].run(impl_->streams[t], t, at(call.a, i * (call.transpose_a ? 1 : call.lda)),
                                   at(call.b, j * (call.transpose_b ? call.ldb : 1)), call.bias == nullptr ? nullptr : call.bias + j,

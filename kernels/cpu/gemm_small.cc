@@ -160,18 +160,19 @@ bool small_gemm(const GemmCall& call, Threads threads) {
   constexpr std::int64_t kTiny = 16384;
   if (call.bf16) return false;
   const float *a = static_cast<const float*>(call.a), *b = static_cast<const float*>(call.b);
+  float* c = static_cast<float*>(call.c);
   const std::int64_t a_step = call.transpose_a ? call.lda : 1, b_step = call.transpose_b ? 1 : call.ldb;
   if (call.n == 1 && call.ldc == 1 && (b_step == 1 || call.transpose_a)) {
     // Cᵀ [1, m] = Bᵀ·Aᵀ
-    const RowProduct p = {b, b_step, 0, 1, call.m, call.k, a, call.lda, call.bias, 0, call.addend, call.c, 0};
+    const RowProduct p = {b, b_step, 0, 1, call.m, call.k, a, call.lda, call.bias, 0, call.addend, c, 0};
     row_products(p, !call.transpose_a, threads);
     return true;
   }
   const bool few = call.m == 1 || (call.m <= kFewRows && !call.transpose_a);
   if (!few && call.m * call.n * call.k > kTiny) return false;
   if (call.m == 1 && call.transpose_b && a_step != 1 && call.n * call.k > kTiny) return false;
-  row_products({a, a_step, call.transpose_a ? 1 : call.lda, call.m, call.n, call.k, b, call.ldb, call.bias, 1, call.addend,
-                call.c, call.ldc},
+  row_products({a, a_step, call.transpose_a ? 1 : call.lda, call.m, call.n, call.k, b, call.ldb, call.bias, 1, call.addend, c,
+                call.ldc},
                call.transpose_b, threads);
   return true;
 }

@@ -5,6 +5,7 @@
 
 #include "graft/backend.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/reference/widen.h"
 
 namespace graft::cpu {
 
@@ -85,6 +86,28 @@ std::size_t run_attention_gradients(std::span<const Step> steps, Context&);
 
 /// Runs the updates of parameters that `steps` begins with, together, in one loop over all their elements; returns how many that were.
 std::size_t run_updates(std::span<const Step> steps, Context&);
+
+/// Ops whose kernels take bf16 tensors as they are; for the others the backend widens and rounds (reference/widen.h).
+bool takes_bf16(const MatMul&, const Context&);
+inline bool takes_bf16(const Unary&, const Context&) { return true; }
+inline bool takes_bf16(const UnaryGrad&, const Context&) { return true; }
+inline bool takes_bf16(const Binary&, const Context&) { return true; }
+inline bool takes_bf16(const Swiglu&, const Context&) { return true; }
+inline bool takes_bf16(const SwigluGrad&, const Context&) { return true; }
+inline bool takes_bf16(const Dropout&, const Context&) { return true; }
+inline bool takes_bf16(const Reduce& op, const Context&) { return op.fn != ReduceFn::max; }
+inline bool takes_bf16(const RmsNorm&, const Context&) { return true; }
+inline bool takes_bf16(const RmsNormGrad&, const Context&) { return true; }
+inline bool takes_bf16(const LayerNorm&, const Context&) { return true; }
+inline bool takes_bf16(const LayerNormGrad&, const Context&) { return true; }
+inline bool takes_bf16(const CrossEntropyGrad&, const Context&) { return true; }
+inline bool takes_bf16(const MultiHeadAttn&, const Context&) { return true; }
+inline bool takes_bf16(const AttnDelta&, const Context&) { return true; }
+inline bool takes_bf16(const MultiHeadAttnGradQ&, const Context&) { return true; }
+inline bool takes_bf16(const MultiHeadAttnGradK&, const Context&) { return true; }
+inline bool takes_bf16(const MultiHeadAttnGradV&, const Context&) { return true; }
+inline bool takes_bf16(const Rope&, const Context&) { return true; }
+inline bool takes_bf16(const auto& op, const Context&) { return reference::moves(op); }
 
 /// Scratch bytes that an op's kernel wants beside inputs and outputs.
 std::size_t workspace(const MultiHeadAttn&, const Graph&, const Node&, int threads);

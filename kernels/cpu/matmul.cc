@@ -3,8 +3,10 @@
 
 namespace graft::cpu {
 
+bool takes_bf16(const MatMul&, const Context& context) { return context.gemm->takes_bf16(); }
+
 void run(const MatMul& op, const Step& step, Context& context) {
-  const bool bf16 = step.in[0].type.dtype == DType::bf16 && context.gemm->takes_bf16();
+  const bool bf16 = step.in[0].type.dtype == DType::bf16;
   if (!bf16 && !is_f32(step)) return reference::run(op, step);
   const TensorView &a = step.in[0], &b = step.in[1], &out = step.out[0];
   if (!out) return;
@@ -17,7 +19,8 @@ void run(const MatMul& op, const Step& step, Context& context) {
   call.bf16 = bf16;
   call.a = a.data;
   call.b = b.data;
-  call.c = output(step);
+  call.bf16_out = out.type.dtype == DType::bf16;
+  call.c = out.data;
   call.lda = a.cols();
   call.ldb = b.cols();
   call.ldc = out.cols();

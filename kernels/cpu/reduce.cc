@@ -5,12 +5,12 @@
 #include "kernels/cpu/views.h"
 
 namespace graft::cpu {
+namespace {
 
-void run(const Reduce& op, const Step& step, Context& context) {
-  if (!is_f32(step) || op.fn == ReduceFn::max) return reference::run(op, step);
-  if (!step.out[0]) return;
+template <class T>
+void sum(const Reduce& op, const Step& step, const Context& context) {
   const TensorView& x = step.in[0];
-  const float* data = input(step, 0);
+  const T* data = input<T>(step, 0);
   float* out = output(step);
   const std::int64_t rows = x.rows(), cols = x.cols();
   const auto finish = [&](double sum, std::int64_t count) {
@@ -49,6 +49,14 @@ void run(const Reduce& op, const Step& step, Context& context) {
     }
   }
   GRAFT_ASSERT(!"a known axis");
+}
+
+}  // namespace
+
+void run(const Reduce& op, const Step& step, Context& context) {
+  if (is_f64(step) || op.fn == ReduceFn::max) return reference::run(op, step);
+  if (!step.out[0]) return;
+  with_types([&]<class T>() { sum<T>(op, step, context); }, step.in[0]);
 }
 
 std::size_t workspace(const Reduce& op, const Graph& graph, const Node& node, int) {

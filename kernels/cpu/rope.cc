@@ -58,7 +58,7 @@ struct Tables {
 }  // namespace
 
 void run(const Rope& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
+  if (is_f64(step)) return reference::run(op, step);
   if (!step.out[0]) return;
   const std::int64_t cols = step.in[0].cols(), half = op.head_dim / 2;
   const double sign = op.inverse ? -1.0 : 1.0;
@@ -73,15 +73,19 @@ void run(const Rope& op, const Step& step, Context& context) {
     tables.start(static_cast<double>(position), sign);
     for (std::int64_t row = tile.begin; row < tile.begin + tile.rows; ++row) {
       tables.advance();
-      for (std::int64_t head = row * cols; head < (row + 1) * cols; head += op.head_dim) {
-        const float* x = input(step, 0) + head;
-        float* out = output(step) + head;
-        for_each_vector(0, half, [&](std::int64_t, const auto& get, const auto& put) {
-          const Vec a = get(x), b = get(x + half), c = get(tables.row_cosine), s = get(tables.row_sine);
-          put(out, a * c - b * s);
-          put(out + half, b * c + a * s);
-        });
-      }
+      with_types(
+          [&]<class T>() {
+            for (std::int64_t head = row * cols; head < (row + 1) * cols; head += op.head_dim) {
+              const T* x = input<T>(step, 0) + head;
+              T* out = output<T>(step) + head;
+              for_each_vector(0, half, [&](std::int64_t, const auto& get, const auto& put) {
+                const Vec a = get(x), b = get(x + half), c = get(tables.row_cosine), s = get(tables.row_sine);
+                put(out, a * c - b * s);
+                put(out + half, b * c + a * s);
+              });
+            }
+          },
+          step.in[0]);
     }
   });
 }

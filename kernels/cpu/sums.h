@@ -13,8 +13,8 @@ inline constexpr std::int64_t kSumPiece = 32768;
 inline std::int64_t sum_pieces(std::int64_t n) { return (n + kSumPiece - 1) / kSumPiece; }
 
 /// Σ f(x[i]); f takes and gives vectors of doubles.
-template <class F>
-double sum_of(const float* x, std::int64_t n, const F& f) {
+template <class T, class F>
+double sum_of(const T* x, std::int64_t n, const F& f) {
   constexpr std::int64_t kHalf = kLanes / 2;
   DoubleVec a{}, b{};
   std::int64_t i = 0;
@@ -24,7 +24,7 @@ double sum_of(const float* x, std::int64_t n, const F& f) {
   }
   for (; i < n; i += kHalf) {
     const std::int64_t left = std::min(kHalf, n - i);
-    float rest[kHalf] = {};
+    T rest[kHalf] = {};
     std::copy_n(x + i, left, rest);
     DoubleVec last = f(load_double(rest));
     for (std::int64_t lane = left; lane < kHalf; ++lane) last[lane] = 0.0;
@@ -45,6 +45,9 @@ struct RowChunks {
 
 inline void add_row(float* sums, const float* row, std::int64_t cols) {
   for (std::int64_t j = 0; j < cols; ++j) sums[j] += row[j];
+}
+inline void add_row(float* sums, const Bf16* row, std::int64_t cols) {
+  for (std::int64_t j = 0; j < cols; ++j) sums[j] += to_float(row[j]);
 }
 
 inline void sum_chunks(const RowChunks& chunks, const float* partial, std::int64_t cols, float* out) {

@@ -38,16 +38,17 @@ void put_loss(const CrossEntropy& op, const Step& step, std::int64_t rows, const
 }
 
 /// dx may be x.
-void row_gradient(const CrossEntropy& op, const float* x, std::int64_t cols, std::uint32_t label, float lse, float scale,
-                  float* dx) {
+template <class T>
+void row_gradient(const CrossEntropy& op, const float* x, std::int64_t cols, std::uint32_t label, float lse, float scale, T* dx) {
   if (label == op.ignore_index) {
-    std::fill_n(dx, cols, 0.0f);
+    std::fill_n(dx, cols, T{});
     return;
   }
   const float smoothing = static_cast<float>(op.label_smoothing), everywhere = smoothing / static_cast<float>(cols);
-  for_each_vector(0, cols,
-                  [&](std::int64_t, const auto& get, const auto& put) { put(dx, scale * (exp(get(x) - lse) - everywhere)); });
-  dx[label] -= scale * (1.0f - smoothing);
+  const auto gradient = [&](Vec logits) { return scale * (exp(logits - lse) - everywhere); };
+  const float at_label = gradient(broadcast(x[label]))[0] - scale * (1.0f - smoothing);
+  for_each_vector(0, cols, [&](std::int64_t, const auto& get, const auto& put) { put(dx, gradient(get(x))); });
+  put_float(dx[label], at_label);
 }
 
 float scale_of(const CrossEntropy& op, float counted, float dloss) {
@@ -149,14 +150,18 @@ std::size_t workspace(const CrossEntropy&, const Graph& graph, const Node& node,
 }
 
 void run(const CrossEntropyGrad& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
+  if (is_f64(step)) return reference::run(op, step);
   if (!step.out[0]) return;
   const std::int64_t cols = step.in[0].cols();
   const std::uint32_t* labels = step.in[1].as<const std::uint32_t>();
   const float scale = scale_of(op.loss, *input(step, 3), *input(step, 4));
-  for_each_row(context.threads, step.in[0].rows(), cols, [&](std::int64_t i) {
-    row_gradient(op.loss, input(step, 0) + i * cols, cols, labels[i], input(step, 2)[i], scale, output(step) + i * cols);
-  });
+  with_types(
+      [&]<class T>() {
+        for_each_row(context.threads, step.in[0].rows(), cols, [&](std::int64_t i) {
+          row_gradient(op.loss, input(step, 0) + i * cols, cols, labels[i], input(step, 2)[i], scale, output<T>(step) + i * cols);
+        });
+      },
+      step.out[0]);
 }
 
 void run(const LinearCrossEntropy& op, const Step& step, Context& context) {

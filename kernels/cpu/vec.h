@@ -3,6 +3,8 @@
 // lane.
 #include <cstdint>
 #include <utility>
+
+#include "graft/bf16.h"
 #if defined(__SSE2__)
 #include <immintrin.h>
 #else
@@ -44,6 +46,29 @@ GRAFT_INLINE void store_first(float* p, Vec v, std::int64_t n) {
 #else
   for (int i = 0; i < static_cast<int>(n); ++i) p[i] = v[i];
 #endif
+}
+
+// bf16 in memory, floats in registers.
+typedef std::uint32_t BitsVec __attribute__((vector_size(kLanes * 4)));
+typedef std::uint16_t HalfBitsVec __attribute__((vector_size(kLanes * 2)));
+typedef std::uint16_t UnalignedHalfBitsVec __attribute__((vector_size(kLanes * 2), aligned(2), may_alias));
+
+GRAFT_INLINE Vec widen(HalfBitsVec bits) { return reinterpret_cast<Vec>(__builtin_convertvector(bits, BitsVec) << 16); }
+/// As to_bf16.
+GRAFT_INLINE HalfBitsVec round(Vec v) {
+  const BitsVec bits = reinterpret_cast<BitsVec>(v), nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet = (bits >> 16) | 0x40u;
+  return __builtin_convertvector((bits & 0x7fffffffu) > 0x7f800000u ? quiet : nearest, HalfBitsVec);
+}
+GRAFT_INLINE Vec load(const Bf16* p) { return widen(*reinterpret_cast<const UnalignedHalfBitsVec*>(p)); }
+GRAFT_INLINE void store(Bf16* p, Vec v) { *reinterpret_cast<UnalignedHalfBitsVec*>(p) = round(v); }
+GRAFT_INLINE Vec load_first(const Bf16* p, std::int64_t n) {
+  HalfBitsVec bits{};
+  for (int i = 0; i < static_cast<int>(n); ++i) bits[i] = p[i].bits;
+  return widen(bits);
+}
+GRAFT_INLINE void store_first(Bf16* p, Vec v, std::int64_t n) {
+  const HalfBitsVec bits = round(v);
+  for (int i = 0; i < static_cast<int>(n); ++i) p[i].bits = bits[i];
 }
 
 /// a·b + c, rounded once where the processor can. This folder is compiled with -ffp-contract=off, so that nothing else is fused:
@@ -115,6 +140,12 @@ typedef float HalfVec __attribute__((vector_size(kLanes * 2), aligned(4), may_al
 typedef double DoubleVec __attribute__((vector_size(kLanes * 4)));
 GRAFT_INLINE DoubleVec load_double(const float* p) {
   return __builtin_convertvector(*reinterpret_cast<const HalfVec*>(p), DoubleVec);
+}
+GRAFT_INLINE DoubleVec load_double(const Bf16* p) {
+  typedef std::uint16_t Quarter __attribute__((vector_size(kLanes), aligned(2), may_alias));
+  typedef std::uint32_t Half __attribute__((vector_size(kLanes * 2)));
+  const Half bits = __builtin_convertvector(*reinterpret_cast<const Quarter*>(p), Half) << 16;
+  return __builtin_convertvector(reinterpret_cast<const HalfVec&>(bits), DoubleVec);
 }
 GRAFT_INLINE double sum(DoubleVec v) {
   double total = 0.0;

@@ -5,6 +5,7 @@
 #include "graft/backend.h"
 #include "graft/error.h"
 #include "kernels/reference/kernels.h"
+#include "kernels/reference/widen.h"
 
 namespace graft {
 namespace reference {
@@ -22,6 +23,14 @@ namespace {
 
 constexpr std::align_val_t kAlignment{64};
 
+template <class AnyOp>
+void run_step(const AnyOp& op, const Step& step) {
+  if (reference::moves(op) || !reference::has_bf16(step)) return reference::run(op, step);
+  const Step wide = reference::widen(step);
+  reference::run(op, wide);
+  reference::round_outputs(step, wide);
+}
+
 class ReferenceBackend final : public Backend {
  public:
   std::string description() const override {
@@ -36,9 +45,9 @@ class ReferenceBackend final : public Backend {
   void free(void* memory) noexcept override { ::operator delete(memory, kAlignment); }
   void upload(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
   void download(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
-  std::size_t workspace(const Graph&, const Node&) override { return 0; }
+  std::size_t workspace(const Graph& graph, const Node& node) override { return reference::widened_bytes(graph, node); }
   void run(std::span<const Step> steps) override {
-    for (const Step& step : steps) std::visit([&](const auto& op) { reference::run(op, step); }, step.node->op);
+    for (const Step& step : steps) std::visit([&](const auto& op) { run_step(op, step); }, step.node->op);
   }
 };
 

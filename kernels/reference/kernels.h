@@ -2,7 +2,8 @@
 #include "graft/backend.h"
 #include "graft/ops.h"
 
-/// One kernel an op, by overload: f32 and f64, one thread, no scratch memory. What an op computes is said in graft/ops.h.
+/// One kernel an op, by overload: f32 and f64, one thread, no scratch memory; what only moves elements (widen.h) takes bf16 too. What an op
+/// computes is said in graft/ops.h.
 /// Whoever dispatches over Op must not be called `run`: a forgotten op would convert to Op and recurse for ever.
 namespace graft::reference {
 

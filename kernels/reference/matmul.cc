@@ -1,29 +1,18 @@
 #include <algorithm>
 
-#include "graft/bf16.h"
 #include "kernels/reference/kernels.h"
 #include "kernels/reference/views.h"
 
 namespace graft::reference {
 namespace {
 
-template <class T, class In>
-T value(In x) {
-  if constexpr (std::is_same_v<In, Bf16>) {
-    return to_float(x);
-  } else {
-    return x;
-  }
-}
-
-/// Operands of type In, sums of type T.
-template <class In, class T>
+template <class T>
 void product(const MatMul& op, const Step& step) {
   const TensorView &a = step.in[0], &b = step.in[1];
   auto out = matrix<T>(step.out[0]);
   const std::int64_t inner = op.transpose_a ? a.rows() : a.cols();
-  const auto a_at = [&](std::int64_t i, std::int64_t p) { return value<T>(a.as<const In>()[op.transpose_a ? p * a.cols() + i : i * a.cols() + p]); };
-  const auto b_row = [&](std::int64_t r) { return b.as<const In>() + r * b.cols(); };
+  const auto a_at = [&](std::int64_t i, std::int64_t p) { return a.as<const T>()[op.transpose_a ? p * a.cols() + i : i * a.cols() + p]; };
+  const auto b_row = [&](std::int64_t r) { return b.as<const T>() + r * b.cols(); };
   const T* added = step.in.size() == 3 ? step.in[2].as<const T>() : nullptr;
   const std::int64_t added_step = added != nullptr && step.in[2].type.shape.rank() == 2 ? out.cols() : 0;
   constexpr std::int64_t kBlock = 64;  // columns summed apart, for out may lie where the addend does
@@ -34,11 +23,11 @@ void product(const MatMul& op, const Step& step) {
       // Both read b along its rows.
       if (op.transpose_b) {
         for (std::int64_t j = 0; j < cols; ++j) {
-          for (std::int64_t p = 0; p < inner; ++p) sum[j] += a_at(i, p) * value<T>(b_row(first + j)[p]);
+          for (std::int64_t p = 0; p < inner; ++p) sum[j] += a_at(i, p) * b_row(first + j)[p];
         }
       } else {
         for (std::int64_t p = 0; p < inner; ++p) {
-          for (std::int64_t j = 0; j < cols; ++j) sum[j] += a_at(i, p) * value<T>(b_row(p)[first + j]);
+          for (std::int64_t j = 0; j < cols; ++j) sum[j] += a_at(i, p) * b_row(p)[first + j];
         }
       }
       for (std::int64_t j = 0; j < cols; ++j) {
@@ -52,8 +41,7 @@ void product(const MatMul& op, const Step& step) {
 
 void run(const MatMul& op, const Step& step) {
   if (!step.out[0]) return;
-  if (step.in[0].type.dtype == DType::bf16) return product<Bf16, float>(op, step);
-  with_type(step.in[0], [&]<class T>() { product<T, T>(op, step); });
+  with_type(step.in[0], [&]<class T>() { product<T>(op, step); });
 }
 
 }  // namespace graft::reference

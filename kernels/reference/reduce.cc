@@ -62,7 +62,7 @@ void run(const ReduceMaxGrad& op, const Step& step) {
 
 void run(const Broadcast&, const Step& step) {
   if (!step.out[0]) return;
-  with_type(step.in[0], [&]<class T>() {
+  with_elements(step.in[0], [&]<class T>() {
     auto out = matrix<T>(step.out[0]);
     const Repeat repeat(step.in[0]);
     for (std::int64_t i = 0; i < out.rows(); ++i) {

@@ -5,18 +5,18 @@ namespace graft::reference {
 
 void run(const Transpose&, const Step& step) {
   if (!step.out[0]) return;
-  with_type(step.in[0], [&]<class T>() { matrix<T>(step.out[0]) = const_matrix<T>(step.in[0]).transpose(); });
+  with_elements(step.in[0], [&]<class T>() { matrix<T>(step.out[0]) = const_matrix<T>(step.in[0]).transpose(); });
 }
 
 void run(const Slice& op, const Step& step) {
   if (!step.out[0]) return;
-  with_type(step.in[0],
+  with_elements(step.in[0],
             [&]<class T>() { matrix<T>(step.out[0]) = const_matrix<T>(step.in[0]).block(op.row, op.col, op.rows, op.cols); });
 }
 
 void run(const Pad& op, const Step& step) {
   if (!step.out[0]) return;
-  with_type(step.in[0], [&]<class T>() {
+  with_elements(step.in[0], [&]<class T>() {
     const auto x = const_matrix<T>(step.in[0]);
     auto out = matrix<T>(step.out[0]);
     out.setZero();
@@ -26,7 +26,7 @@ void run(const Pad& op, const Step& step) {
 
 void run(const Concat& op, const Step& step) {
   if (!step.out[0]) return;
-  with_type(step.in[0], [&]<class T>() {
+  with_elements(step.in[0], [&]<class T>() {
     auto out = matrix<T>(step.out[0]);
     std::int64_t row = 0, col = 0;
     for (const TensorView& part : step.in) {

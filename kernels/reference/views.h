@@ -38,6 +38,13 @@ void with_type(const TensorView& like, F&& f) {
   GRAFT_ASSERT(!"a floating-point tensor");
 }
 
+/// The same for what only moves elements: a bf16 is its bits.
+template <class F>
+void with_elements(const TensorView& like, F&& f) {
+  if (like.type.dtype == DType::bf16) return std::forward<F>(f).template operator()<std::uint16_t>();
+  with_type(like, std::forward<F>(f));
+}
+
 /// In order, one element after the other: Eigen's sums depend on how wide the machine's vectors are.
 template <class T>
 T dot(const ConstRow<T>& a, const ConstRow<T>& b) {
