@@ -46,7 +46,8 @@ __device__ __forceinline__ void store_pack(T* to, const Pack<T, N>& pack) {
 }
 
 /// Over the 32 lanes of a warp; every lane gets the result.
-__device__ __forceinline__ float warp_sum(float x) {
+template <class X>
+__device__ __forceinline__ X warp_sum(X x) {
   for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(kFullWarp, x, step);
   return x;
 }
@@ -56,15 +57,15 @@ __device__ __forceinline__ float warp_max(float x) {
 }
 
 /// Over a block of whole warps, at most 1024 threads; every thread gets the result. `Tag` keeps two reductions of a kernel apart.
-template <class Tag = void>
-__device__ __forceinline__ float block_sum(float x) {
-  float* partial = shared_array<float, kWarp, Tag>();
+template <class Tag = void, class X>
+__device__ __forceinline__ X block_sum(X x) {
+  X* partial = shared_array<X, kWarp, Tag>();
   const int warps = static_cast<int>(blockDim.x) / kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   x = warp_sum(x);
   __syncthreads();  // whoever still reads the last sum
   if (lane == 0) partial[warp] = x;
   __syncthreads();
-  return warp_sum(lane < warps ? partial[lane] : 0.0f);
+  return warp_sum(lane < warps ? partial[lane] : X{0});
 }
 template <class Tag = void>
 __device__ __forceinline__ float block_max(float x) {

@@ -3,17 +3,6 @@
 
 namespace graft::cuda {
 
-// reduce.cu
-void run(const Reduce&, const Step&, Context&) { throw Error("cuda: Reduce is not written yet"); }
-void run(const ReduceMaxGrad&, const Step&, Context&) { throw Error("cuda: ReduceMaxGrad is not written yet"); }
-void run(const Broadcast&, const Step&, Context&) { throw Error("cuda: Broadcast is not written yet"); }
-
-// shape.cu
-void run(const Transpose&, const Step&, Context&) { throw Error("cuda: Transpose is not written yet"); }
-void run(const Slice&, const Step&, Context&) { throw Error("cuda: Slice is not written yet"); }
-void run(const Pad&, const Step&, Context&) { throw Error("cuda: Pad is not written yet"); }
-void run(const Concat&, const Step&, Context&) { throw Error("cuda: Concat is not written yet"); }
-
 // softmax.cu
 void run(const Softmax&, const Step&, Context&) { throw Error("cuda: Softmax is not written yet"); }
 void run(const SoftmaxGrad&, const Step&, Context&) { throw Error("cuda: SoftmaxGrad is not written yet"); }
@@ -52,21 +41,8 @@ void run(const Rope&, const Step&, Context&) { throw Error("cuda: Rope is not wr
 // cache.cu
 void run(const CacheWrite&, const Step&, Context&) { throw Error("cuda: CacheWrite is not written yet"); }
 
-// update.cu
-void run(const Assign&, const Step&, Context&) { throw Error("cuda: Assign is not written yet"); }
-void run(const GlobalNorm&, const Step&, Context&) { throw Error("cuda: GlobalNorm is not written yet"); }
-void run(const UpdateScale&, const Step&, Context&) { throw Error("cuda: UpdateScale is not written yet"); }
-void run(const CountStep&, const Step&, Context&) { throw Error("cuda: CountStep is not written yet"); }
-void run(const Increment&, const Step&, Context&) { throw Error("cuda: Increment is not written yet"); }
-void run(const LearningRate&, const Step&, Context&) { throw Error("cuda: LearningRate is not written yet"); }
-void run(const SgdUpdate&, const Step&, Context&) { throw Error("cuda: SgdUpdate is not written yet"); }
-void run(const AdamUpdate&, const Step&, Context&) { throw Error("cuda: AdamUpdate is not written yet"); }
-void run(const LionUpdate&, const Step&, Context&) { throw Error("cuda: LionUpdate is not written yet"); }
-
 std::size_t run_attention_gradients(std::span<const Step>, Context&) { return 0; }
-std::size_t run_updates(std::span<const Step>, Context&) { return 0; }
 
-std::size_t workspace(const Reduce&, const Graph&, const Node&) { return 0; }
 std::size_t workspace(const RmsNormGrad&, const Graph&, const Node&) { return 0; }
 std::size_t workspace(const LayerNormGrad&, const Graph&, const Node&) { return 0; }
 std::size_t workspace(const EmbeddingGrad&, const Graph&, const Node&) { return 0; }
@@ -78,6 +54,5 @@ std::size_t workspace(const MultiHeadAttnGradQ&, const Graph&, const Node&) { re
 std::size_t workspace(const MultiHeadAttnGradK&, const Graph&, const Node&) { return 0; }
 std::size_t workspace(const MultiHeadAttnGradV&, const Graph&, const Node&) { return 0; }
 std::size_t workspace(const CachedAttention&, const Graph&, const Node&) { return 0; }
-std::size_t workspace(const GlobalNorm&, const Graph&, const Node&) { return 0; }
 
 }  // namespace graft::cuda
