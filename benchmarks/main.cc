@@ -66,7 +66,7 @@ const std::vector<std::string> kBenches = {"step", "scaling", "attention", "gemm
 int run(int argc, char** argv) {
   CLI::App app{"Benchmarks of graft on the cpu backend. Both sides of a comparison alternate in one run; figures are medians."};
   std::vector<std::string> benches, pythons;
-  std::string out_folder, table_of, child;
+  std::string out_folder, table_of, gpu_table_of, child;
   Settings settings;
   bool compiled = true;
   int child_steps = 1;
@@ -87,12 +87,17 @@ int run(int argc, char** argv) {
                  "write the figures to FOLDER/<processor>-<date>.json, with a chart as .svg beside it; rows of an earlier run of "
                  "that day stay");
   app.add_option("--table", table_of, "print the README's table of such a file, and measure nothing");
+  app.add_option("--gpu-table", gpu_table_of, "the same of a file of ./dev gpu-check, or of none: \"-\"");
   app.add_option("--child", child)->group("");
   app.add_option("--child-steps", child_steps)->group("");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
+  }
+  if (!gpu_table_of.empty()) {
+    std::fputs(gpu_table(gpu_table_of == "-" ? nlohmann::ordered_json() : read_json(gpu_table_of)).c_str(), stdout);
+    return 0;
   }
   if (!table_of.empty()) {
     std::fputs(markdown_table(read_json(table_of)).c_str(), stdout);

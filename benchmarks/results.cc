@@ -121,6 +121,38 @@ std::string markdown_table(const Json& results) {
   return text;
 }
 
+std::string gpu_table(const Json& results) {
+  const std::string missing = "not measured";
+  std::string text = results.is_null() ? "No GPU has run this version of graft yet: the kernels are proven on an emulated device, nothing is known of their speed.\n\n"
+                                       : "Measured " + results["date"].get<std::string>() + ", " + results["backend"].get<std::string>() + ", driver " +
+                                             results["driver"].get<std::string>() + ". Medians; peers in the same run.\n\n";
+  text += "| on a GPU | graft | PyTorch |\n|---|---|---|\n";
+  struct Line {
+    const char *what, *bench, *name, *key, *unit;
+  };
+  for (const Line& line : {Line{"attention forward, bf16, head size 128, 8192 tokens, full mask", "attention forward", "D128 T8192 H16/16 full", "TFLOP/s", "TFLOP/s"},
+                           {"the same, causal", "attention forward", "D128 T8192 H16/16 causal", "TFLOP/s", "TFLOP/s"},
+                           {"attention backward, bf16, head size 128, 8192 tokens, full mask", "attention backward", "D128 T8192 H16/16 full", "TFLOP/s", "TFLOP/s"},
+                           {"decode, 64 sequences against 8192 cached tokens each", "decode", "n64 cache 8192 H32/8 D128", "% of copy", "% of the copy rate"},
+                           {"RMSNorm, 4096 columns", "rms_norm", "[32768, 4096] f32", "% of copy", "% of the copy rate"},
+                           {"its gradient", "rms_norm gradient", "[32768, 4096] f32", "% of copy", "% of the copy rate"},
+                           {"cross-entropy and its gradient, 50,304 classes", "cross_entropy, gradient too", "[8192, 50304] f32", "% of copy", "% of the copy rate"},
+                           {"AdamW with clipping, 124M parameters", "adamw and norm", "124M parameters", "% of copy", "% of the copy rate"},
+                           {"a training step of GPT-2 124M, bf16, 16 × 1024 tokens", "step", "GPT-2 124M, 16 x 1024", "tokens/s", "tokens/s"},
+                           {"a training step of a Llama of 0.5B, bf16, 8 × 2048 tokens", "step", "Llama 0.5B, 8 x 2048", "tokens/s", "tokens/s"}}) {
+    const Json* row = results.is_null() ? nullptr : find_row(results, line.bench, line.name);
+    text += "| " + std::string(line.what) + " | ";
+    text += row == nullptr || !row->contains(line.key) ? missing : figure((*row)[line.key].get<double>()) + " " + line.unit;
+    if (row != nullptr && row->contains("% MFU of 989")) text += ", " + figure((*row)["% MFU of 989"].get<double>()) + " % MFU";
+    std::string theirs;
+    if (row != nullptr && row->contains("peers"))
+      for (const auto& [name, ms] : (*row)["peers"].items())
+        theirs += (theirs.empty() ? "" : "; ") + name + ": graft has " + times(ms.get<double>() / (*row)["ms"].get<double>()) + " its speed";
+    text += " | " + (theirs.empty() ? missing : theirs) + " |\n";
+  }
+  return text;
+}
+
 std::string svg_chart(const Json& results) {
   // A group of bars a configuration: training speed, PyTorch 2.x eager (or the first peer there is) being 1.
   struct Bar {

@@ -12,5 +12,7 @@ void merge_results(nlohmann::ordered_json& into, const nlohmann::ordered_json& m
 
 /// The README's table: a training step and what else stands in the file, as Markdown. A figure that was not measured is "not measured".
 std::string markdown_table(const nlohmann::ordered_json& results);
+/// The README's table of what was measured on a GPU, from a file of graft_gpu_bench; null: all of it is "not measured".
+std::string gpu_table(const nlohmann::ordered_json& results);
 /// Bars of the speed of a training step, graft beside its peers, as a self-contained SVG; empty when no step was measured beside a peer.
 std::string svg_chart(const nlohmann::ordered_json& results);
