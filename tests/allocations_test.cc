@@ -8,6 +8,7 @@
 
 #include "graft/nn.h"
 #include "graft/optim.h"
+#include "graft/passes.h"
 #include "tests/session_fixture.h"
 
 namespace graft {
@@ -16,7 +17,7 @@ namespace {
 using testing::U32s;
 using testing::write_u32;
 
-void expect_no_allocation_after_the_first_step(Backend& backend, bool linear = false) {
+void expect_no_allocation_after_the_first_step(Backend& backend, bool linear = false, bool narrow = false) {
   if (const std::string why = testing::no_allocation_count(); !why.empty()) GTEST_SKIP() << why;
   Graph g(5);
   nn::LlamaConfig config;
@@ -37,7 +38,7 @@ void expect_no_allocation_after_the_first_step(Backend& backend, bool linear = f
   options.clip_norm = 1.0;
   options.loss = loss;
   optim::adamw(g, differentiate(g, loss), {}, options);
-  Session session(g, backend);
+  Session session(narrow ? passes::mixed_precision(passes::fuse(g)) : g, backend);
   U32s ids(24), labels(24);
   for (std::uint32_t i = 0; i < 24; ++i) {
     ids[i] = i * 7 % 17;
@@ -82,6 +83,10 @@ TEST(Allocations, AreCounted) {
 
 TEST(Allocations, NoneInAStepAfterTheFirstOnReference) { expect_no_allocation_after_the_first_step(*reference_backend()); }
 TEST(Allocations, NoneInAStepAfterTheFirstOnCpu) { expect_no_allocation_after_the_first_step(*cpu_backend(2)); }
+TEST(Allocations, NoneInAStepInBf16) {
+  expect_no_allocation_after_the_first_step(*reference_backend(), false, true);
+  for (const bool linear : {false, true}) expect_no_allocation_after_the_first_step(*cpu_backend(2), linear, true);
+}
 TEST(Allocations, NoneInAStepWithLinearCrossEntropy) {
   expect_no_allocation_after_the_first_step(*reference_backend(), true);
   expect_no_allocation_after_the_first_step(*cpu_backend(2), true);

@@ -1,7 +1,9 @@
 // Products of bf16 operands, and the pass that makes a training graph's products narrow.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <set>
 
@@ -232,6 +234,142 @@ TEST(MixedPrecision, TrainsAsTheWideGraphDoes) {
   }
   EXPECT_NEAR(last[1], last[0], 0.05);
   EXPECT_NE(last[1], last[0]);
+}
+
+DType stored(const Graph& graph, const std::string& name) { return graph.node(graph.find(name)).outputs[0].dtype; }
+
+/// x [4, 8] in f32 → x·W, a product that can be stored in bf16.
+Value product(Graph& g, const std::string& name, Value x) {
+  return g.matmul(x, g.parameter(name + ".weight", {8, 8}, Init::normal(0, 1)), false, false, name);
+}
+
+TEST(MixedPrecision, LeavesFunctionsThatMagnifyErrorsInF32) {
+  using Function = std::function<Value(Graph&, Value)>;
+  const std::pair<const char*, Function> functions[] = {
+      {"exp", [](Graph& g, Value x) { return g.exp(x); }},
+      {"softplus", [](Graph& g, Value x) { return g.softplus(x); }},
+      {"add_scalar", [](Graph& g, Value x) { return g.add_scalar(x, 100.0); }},
+      {"softmax", [](Graph& g, Value x) { return g.softmax(x); }},
+      {"div", [](Graph& g, Value x) { return g.div(x, x); }},
+  };
+  for (const auto& [name, f] : functions) {
+    Graph g;
+    const Value a = product(g, "a", g.input("x", {4, 8}));
+    g.output("loss", g.sum(product(g, "b", f(g, a))));
+    const Graph narrow = passes::mixed_precision(g);
+    EXPECT_EQ(stored(narrow, "a"), DType::f32) << name;
+    EXPECT_EQ(casts(narrow), (Names{"bf16 x", "bf16 a.weight", "bf16 b.weight", std::string("bf16 ") + name + "_0"})) << name;
+  }
+  const std::pair<const char*, Function> harmless[] = {
+      {"relu", [](Graph& g, Value x) { return g.relu(x); }},       {"scale", [](Graph& g, Value x) { return g.scale(x, 3.0); }},
+      {"mul", [](Graph& g, Value x) { return g.mul(x, x); }},      {"dropout", [](Graph& g, Value x) { return g.dropout(x, 0.5); }},
+      {"transpose", [](Graph& g, Value x) { return g.transpose(g.slice_rows(g.concat(std::array{x, x}, Axis::rows), 0, 8)); }},
+      {"reshape", [](Graph& g, Value x) { return g.reshape(g.stop_gradient(x), {4, 8}); }},
+  };
+  for (const auto& [name, f] : harmless) {
+    Graph g;
+    g.output("loss", g.sum(product(g, "b", f(g, product(g, "a", g.input("x", {4, 8}))))));
+    const Graph narrow = passes::mixed_precision(g);
+    EXPECT_EQ(stored(narrow, "a"), DType::bf16) << name;
+    EXPECT_EQ(stored(narrow, std::string(name) + "_0"), DType::bf16) << name;
+    EXPECT_EQ(casts(narrow), (Names{"bf16 x", "bf16 a.weight", "bf16 b.weight"})) << name;
+  }
+}
+
+TEST(MixedPrecision, AValueThatSomethingReadsInF32StaysF32) {
+  Graph g;
+  const Value x = g.input("x", {4, 8}), a = product(g, "a", x), b = g.relu(a);
+  const Value shown = product(g, "shown", b), sum = product(g, "summed", b), gate = product(g, "gate", b);
+  g.output("shown", shown);
+  g.output("total", g.sum(sum));  // nobody wants it in bf16
+  g.output("all", g.sum(g.add(g.swiglu(gate, product(g, "up", shown)), g.exp(gate))));
+  const Graph narrow = passes::mixed_precision(g);
+  EXPECT_EQ(stored_in_bf16(narrow), (Names{"a", "relu_0"}));
+  EXPECT_EQ(casts(narrow), (Names{"bf16 x", "bf16 a.weight", "bf16 shown.weight", "bf16 summed.weight", "bf16 gate.weight", "bf16 up.weight",
+                                  "bf16 shown"}));
+}
+
+TEST(MixedPrecision, ASumWithAnAddendStaysF32AndIsRoundedForTheGradientThatReadsIt) {
+  Graph g;
+  const Value x = g.input("x", {4, 8}), a = product(g, "a", x), first = product(g, "first", x);
+  const Value w = g.parameter("second.weight", {8, 8});
+  const Value sum = g.record(MatMul{}, {x, w, first}, "second");
+  const Value dx = g.record(UnaryGrad{UnaryFn::gelu}, {a, sum}, "dx");
+  g.output("out", g.sum(product(g, "b", dx)));
+  EXPECT_EQ(stored_in_bf16(passes::mixed_precision(g)), (Names{"a", "dx"}));
+  g.output("other", g.sum(product(g, "c", g.record(UnaryGrad{UnaryFn::exp}, {a, sum}))));
+  EXPECT_EQ(stored_in_bf16(passes::mixed_precision(g)), Names{}) << "exp's gradient reads a in f32";
+}
+
+TEST(MixedPrecision, AttentionIsNarrowEvenWhereItsResultIsReadInF32) {
+  Graph g;
+  const Value q = product(g, "q", g.input("x", {4, 8})), k = g.exp(q);
+  const Value out = g.causal_attention(q, k, k, 2, 2, 4, {}, "attention");
+  g.output("attention", out);
+  g.output("lse", {out.node, 1});
+  g.output("again", g.sum(g.exp(out)));
+  g.output("product", g.sum(product(g, "o", out)));
+  const Graph narrow = passes::mixed_precision(g);
+  EXPECT_EQ(stored_in_bf16(narrow), Names{"bf16:attention"});
+  EXPECT_EQ(casts(narrow), (Names{"bf16 x", "bf16 q.weight", "bf16 q", "bf16 exp_0", "f32 bf16:attention", "bf16 o.weight"}));
+  EXPECT_EQ(stored(narrow, "attention"), DType::f32);
+  EXPECT_EQ(narrow.node(narrow.node(narrow.find("o")).inputs[0]).name, "bf16:attention") << "not cast there and back";
+}
+
+TEST(MixedPrecision, LeavesGraphsAloneThatAreNotF32) {
+  for (const Graph& narrow : {passes::mixed_precision(passes::fuse(training_graph())), passes::mixed_precision(gpt2_training_graph())})
+    EXPECT_EQ(passes::mixed_precision(narrow).to_text(), narrow.to_text());
+  const Graph f64 = training_graph().to_f64();
+  EXPECT_EQ(passes::mixed_precision(f64).to_text(), f64.to_text());
+}
+
+/// A Llama that has all: adapters, dropout, packed sequences, a loss without logits; and the gradients of its adapters.
+Graph everything(bool adapters) {
+  Graph g(7);
+  nn::LlamaConfig config;
+  config.vocab_size = 17;
+  config.hidden_size = 32;
+  config.intermediate_size = 48;
+  config.num_layers = 2;
+  config.num_heads = 4;
+  config.num_kv_heads = 2;
+  config.dropout = 0.1;
+  const nn::Llama model(g, config);
+  const Segments segments = Segments::packed(g.input_u32("offsets", {4}));
+  const Value loss = model.loss(g, g.input_u32("ids", {32}), g.input_u32("labels", {32}), segments).loss;
+  g.output("loss", loss);
+  if (!adapters) return g;
+  return passes::lora(g, {.rank = 4, .targets = {"q_proj", "down_proj", "up_proj"}, .dropout = 0.1});
+}
+
+TEST(MixedPrecision, GradientsStayCloseToThoseOfTheWideGraph) {
+  const auto backend = cpu_backend(2);
+  std::vector<double> ids, labels;
+  for (int i = 0; i < 32; ++i) {
+    ids.push_back(i * 5 % 17);
+    labels.push_back((i + 1) * 5 % 17);
+  }
+  for (const bool adapters : {false, true}) {
+    Graph wide = everything(adapters);
+    differentiate(wide, wide.outputs().at("loss"), {}, true);
+    const Graph fused = passes::fuse(wide);
+    const testing::Inputs inputs = {{"ids", ids}, {"labels", labels}, {"offsets", {0, 5, 16, 32}}};
+    const testing::Inputs want = testing::run_once(wide, *backend, inputs);
+    for (const Graph* graph : std::array<const Graph*, 2>{&wide, &fused}) {
+      const Graph narrow = passes::mixed_precision(*graph);
+      const testing::Inputs got = testing::run_once(narrow, *backend, inputs);
+      EXPECT_NEAR(got.at("loss")[0], want.at("loss")[0], 1e-3);
+      EXPECT_NE(got.at("loss")[0], want.at("loss")[0]);
+      int compared = 0;
+      for (const auto& [name, values] : want) {
+        if (!name.starts_with("d:") || values == std::vector<double>(values.size(), 0.0)) continue;
+        EXPECT_LT(norm_of_difference(got.at(name), values), 2e-2) << name << (adapters ? ", adapters" : "");
+        ++compared;
+      }
+      EXPECT_GT(compared, adapters ? 5 : 15);
+      for (const std::string& cast : casts(narrow)) EXPECT_TRUE(cast.starts_with("bf16 ")) << cast;
+    }
+  }
 }
 
 TEST(MixedPrecision, SharesCheckpointsWithTheWideGraph) {

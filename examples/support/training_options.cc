@@ -20,7 +20,7 @@ void add_training_options(KeptOptions& options, TrainingSettings& run, const std
   with_default("--steps", "steps", run.steps, "updates in all")->check(positive());
   with_default("--batch", "batch", run.batch, "windows a micro-batch")->check(positive());
   with_default("--accumulate", "accumulate", run.accumulate, "micro-batches an update")->check(positive());
-  with_default("--dtype", "dtype", run.dtype, "f32, or bf16: matrix products of bf16 operands")->check(CLI::IsMember({"f32", "bf16"}));
+  with_default("--dtype", "dtype", run.dtype, "f32, or bf16: products, attention and what lies between")->check(CLI::IsMember({"f32", "bf16"}));
   with_default("--optimizer", "optimizer", run.optimizer, "adamw, adam, sgd or lion")->check(CLI::IsMember({"adamw", "adam", "sgd", "lion"}));
   with_default("--lr", "lr", run.lr, "learning rate")->check(positive());
   add("--min-lr", "min_lr", run.min_lr, "learning rate at the end (default: a tenth)")->check(not_negative());

@@ -11,9 +11,9 @@ namespace graft::passes {
 /// whole training graph, before mixed_precision.
 Graph fuse(const Graph& graph);
 
-/// Mixed precision (Micikevicius et al. 2018, with bfloat16, which needs no loss scaling): the operands of every f32 matrix product are cast to bf16,
-/// each value once; sums, results and all other ops stay f32, and so do parameters, moments and gradients. Apply it last, to the whole training graph
-/// with its gradients and update, so that the products of the backward pass are narrow too.
+/// Mixed precision (Micikevicius et al. 2018, with bfloat16, which needs no loss scaling): operands of products and attention, and what lies between
+/// them, are stored in bf16; the residual stream, losses, statistics, parameters, their gradients and moments stay f32, and outputs keep their types.
+/// Apply it after fuse, to the whole training graph with its gradients and update, so that the backward pass is narrow too.
 Graph mixed_precision(const Graph& graph);
 
 /// What `recompute` is to reach.

@@ -296,8 +296,12 @@ void run(const AttnDelta& op, const Step& step, Context& context) {
 std::size_t workspace(const MultiHeadAttn& op, const Graph& graph, const Node& node, int threads) {
   const std::int64_t q_rows = graph.shape(node.inputs[0]).rows(), kv_rows = graph.shape(node.inputs[1]).rows();
   const std::int64_t tiles = max_tiles(op.segments, q_rows, std::max(q_rows, kv_rows), kTileRows, graph.shape(node.inputs.back()));
-  const std::size_t dq = graph.type(node.inputs[0]).dtype == DType::bf16 ? static_cast<std::size_t>(q_rows * op.heads.heads * op.heads.head_dim) : 0;
-  return attention_workspace(op.heads, tiles, threads) + dq * sizeof(float);
+  return attention_workspace(op.heads, tiles, threads);
+}
+
+std::size_t workspace(const MultiHeadAttnGradQ& op, const Graph& graph, const Node& node, int threads) {
+  const TensorType& q = graph.type(node.inputs[0]);
+  return workspace(op.attn, graph, node, threads) + (q.dtype == DType::bf16 ? static_cast<std::size_t>(q.shape.size()) * sizeof(float) : 0);
 }
 
 }  // namespace graft::cpu

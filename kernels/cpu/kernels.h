@@ -89,6 +89,8 @@ std::size_t run_updates(std::span<const Step> steps, Context&);
 
 /// Ops whose kernels take bf16 tensors as they are; for the others the backend widens and rounds (reference/widen.h).
 bool takes_bf16(const MatMul&, const Context&);
+bool takes_bf16(const LinearCrossEntropy&, const Context&);
+bool takes_bf16(const LinearCrossEntropyGrad&, const Context&);
 inline bool takes_bf16(const Unary&, const Context&) { return true; }
 inline bool takes_bf16(const UnaryGrad&, const Context&) { return true; }
 inline bool takes_bf16(const Binary&, const Context&) { return true; }
@@ -111,9 +113,7 @@ inline bool takes_bf16(const auto& op, const Context&) { return reference::moves
 
 /// Scratch bytes that an op's kernel wants beside inputs and outputs.
 std::size_t workspace(const MultiHeadAttn&, const Graph&, const Node&, int threads);
-inline std::size_t workspace(const MultiHeadAttnGradQ& op, const Graph& graph, const Node& node, int threads) {
-  return workspace(op.attn, graph, node, threads);
-}
+std::size_t workspace(const MultiHeadAttnGradQ&, const Graph&, const Node&, int threads);
 inline std::size_t workspace(const MultiHeadAttnGradK& op, const Graph& graph, const Node& node, int threads) {
   return workspace(op.attn, graph, node, threads);
 }

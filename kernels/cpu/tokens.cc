@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "graft/graph.h"
 #include "kernels/cpu/gemm.h"
@@ -79,14 +80,18 @@ struct LogitChunks {
   }
 };
 
+template <class T>
 struct Operand {
-  const float* data;
+  const T* data;
   bool transpose = false;
 };
 
-/// C [m, n] = A·B, or C += A·B; no row of any of them has elements behind it.
-void multiply(Gemm& gemm, std::int64_t m, std::int64_t n, std::int64_t k, Operand a, Operand b, float* c, bool add = false) {
+/// C [m, n] = A·B, or C += A·B, which is in f32; no row of any of them has elements behind it.
+template <class T, class C>
+void multiply(Gemm& gemm, std::int64_t m, std::int64_t n, std::int64_t k, Operand<T> a, Operand<T> b, C* c, bool add = false) {
   GemmCall call;
+  call.bf16 = std::is_same_v<T, Bf16>;
+  call.bf16_out = std::is_same_v<C, Bf16>;
   call.m = m;
   call.n = n;
   call.k = k;
@@ -98,11 +103,60 @@ void multiply(Gemm& gemm, std::int64_t m, std::int64_t n, std::int64_t k, Operan
   call.lda = a.transpose ? m : k;
   call.ldb = b.transpose ? k : n;
   call.ldc = n;
-  call.addend = add ? c : nullptr;
+  if constexpr (std::is_same_v<C, float>) call.addend = add ? c : nullptr;
   gemm(call);
 }
 
+template <class T>
+void linear_losses(const LinearCrossEntropy& op, const Step& step, const Context& context) {
+  const LogitChunks chunks(op, step.in[0].type.shape, step.in[1].type.shape);
+  const std::uint32_t* labels = step.in[2].as<const std::uint32_t>();
+  double* losses = static_cast<double*>(step.workspace);
+  float* logits = reinterpret_cast<float*>(losses + chunks.losses());
+  chunks.for_each([&](std::int64_t first, std::int64_t count) {
+    multiply<T>(*context.gemm, count, chunks.classes, chunks.hidden, {input<T>(step, 0) + first * chunks.hidden},
+                {input<T>(step, 1), op.transpose_weight}, logits);
+    for_each_row(context.threads, count, chunks.classes, [&](std::int64_t row) {
+      const std::int64_t i = first + row;
+      float* lse = step.out[1] ? output(step, 1) + i : nullptr;
+      losses[i] = row_loss(op.loss, logits + row * chunks.classes, chunks.classes, labels[i], lse);
+    });
+  });
+  put_loss(op.loss, step, chunks.rows, labels, losses);
+}
+
+template <class T>
+void linear_gradients(const LinearCrossEntropyGrad& op, const Step& step, const Context& context) {
+  const bool transposed = op.linear.transpose_weight;
+  const LogitChunks chunks(op.linear, step.in[0].type.shape, step.in[1].type.shape);
+  const std::int64_t hidden = chunks.hidden, classes = chunks.classes;
+  const std::uint32_t* labels = step.in[2].as<const std::uint32_t>();
+  const T* weight = input<T>(step, 1);
+  const float scale = scale_of(op.linear.loss, *input(step, 4), *input(step, 5));
+  float* logits = static_cast<float*>(step.workspace);
+  T* dlogits = reinterpret_cast<T*>(std::is_same_v<T, float> ? logits : logits + chunks.step * classes);
+  chunks.for_each([&](std::int64_t first, std::int64_t count) {
+    const T* x = input<T>(step, 0) + first * hidden;
+    multiply<T>(*context.gemm, count, classes, hidden, {x}, {weight, transposed}, logits);
+    for_each_row(context.threads, count, classes, [&](std::int64_t row) {
+      row_gradient(op.linear.loss, logits + row * classes, classes, labels[first + row], input(step, 3)[first + row], scale,
+                   dlogits + row * classes);
+    });
+    if (step.out[0])
+      multiply<T>(*context.gemm, count, hidden, classes, {dlogits}, {weight, !transposed}, output<T>(step, 0) + first * hidden);
+    if (!step.out[1]) return;
+    const bool add = first > 0;
+    if (transposed)
+      multiply<T>(*context.gemm, classes, hidden, count, {dlogits, true}, {x}, output(step, 1), add);
+    else
+      multiply<T>(*context.gemm, hidden, classes, count, {x, true}, {dlogits}, output(step, 1), add);
+  });
+}
+
 }  // namespace
+
+bool takes_bf16(const LinearCrossEntropy&, const Context& context) { return context.gemm->takes_bf16(); }
+bool takes_bf16(const LinearCrossEntropyGrad&, const Context& context) { return context.gemm->takes_bf16(); }
 
 void run(const Embedding& op, const Step& step, Context& context) {
   if (!is_f32(step)) return reference::run(op, step);
@@ -165,21 +219,8 @@ void run(const CrossEntropyGrad& op, const Step& step, Context& context) {
 }
 
 void run(const LinearCrossEntropy& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
-  const LogitChunks chunks(op, step.in[0].type.shape, step.in[1].type.shape);
-  const std::uint32_t* labels = step.in[2].as<const std::uint32_t>();
-  double* losses = static_cast<double*>(step.workspace);
-  float* logits = reinterpret_cast<float*>(losses + chunks.losses());
-  chunks.for_each([&](std::int64_t first, std::int64_t count) {
-    multiply(*context.gemm, count, chunks.classes, chunks.hidden, {input(step, 0) + first * chunks.hidden},
-             {input(step, 1), op.transpose_weight}, logits);
-    for_each_row(context.threads, count, chunks.classes, [&](std::int64_t row) {
-      const std::int64_t i = first + row;
-      float* lse = step.out[1] ? output(step, 1) + i : nullptr;
-      losses[i] = row_loss(op.loss, logits + row * chunks.classes, chunks.classes, labels[i], lse);
-    });
-  });
-  put_loss(op.loss, step, chunks.rows, labels, losses);
+  if (is_f64(step)) return reference::run(op, step);
+  with_types([&]<class T>() { linear_losses<T>(op, step, context); }, step.in[0]);
 }
 
 std::size_t workspace(const LinearCrossEntropy& op, const Graph& graph, const Node& node, int) {
@@ -188,34 +229,14 @@ std::size_t workspace(const LinearCrossEntropy& op, const Graph& graph, const No
 }
 
 void run(const LinearCrossEntropyGrad& op, const Step& step, Context& context) {
-  if (!is_f32(step)) return reference::run(op, step);
-  const bool transposed = op.linear.transpose_weight;
-  const LogitChunks chunks(op.linear, step.in[0].type.shape, step.in[1].type.shape);
-  const std::int64_t hidden = chunks.hidden, classes = chunks.classes;
-  const std::uint32_t* labels = step.in[2].as<const std::uint32_t>();
-  const float* weight = input(step, 1);
-  const float scale = scale_of(op.linear.loss, *input(step, 4), *input(step, 5));
-  float* logits = static_cast<float*>(step.workspace);
-  chunks.for_each([&](std::int64_t first, std::int64_t count) {
-    const float* x = input(step, 0) + first * hidden;
-    multiply(*context.gemm, count, classes, hidden, {x}, {weight, transposed}, logits);
-    for_each_row(context.threads, count, classes, [&](std::int64_t row) {
-      float* const of_row = logits + row * classes;
-      row_gradient(op.linear.loss, of_row, classes, labels[first + row], input(step, 3)[first + row], scale, of_row);
-    });
-    if (step.out[0])
-      multiply(*context.gemm, count, hidden, classes, {logits}, {weight, !transposed}, output(step, 0) + first * hidden);
-    if (!step.out[1]) return;
-    const bool add = first > 0;
-    if (transposed)
-      multiply(*context.gemm, classes, hidden, count, {logits, true}, {x}, output(step, 1), add);
-    else
-      multiply(*context.gemm, hidden, classes, count, {x, true}, {logits}, output(step, 1), add);
-  });
+  if (is_f64(step)) return reference::run(op, step);
+  with_types([&]<class T>() { linear_gradients<T>(op, step, context); }, step.in[0]);
 }
 
 std::size_t workspace(const LinearCrossEntropyGrad& op, const Graph& graph, const Node& node, int) {
-  return LogitChunks(op.linear, graph.shape(node.inputs[0]), graph.shape(node.inputs[1])).bytes();
+  const TensorType& x = graph.type(node.inputs[0]);
+  const std::size_t logits = LogitChunks(op.linear, x.shape, graph.shape(node.inputs[1])).bytes();
+  return x.dtype == DType::bf16 ? logits + logits / 2 : logits;  // dlogits lie where the logits do, but for those in bf16
 }
 
 }  // namespace graft::cpu
