@@ -7,6 +7,7 @@
 #include <functional>
 #include <limits>
 
+#include "graft/bf16.h"
 #include "graft/error.h"
 #include "graft/gtest.h"
 #include "graft/optim.h"
@@ -305,7 +306,11 @@ std::vector<std::vector<char>> run_step(const Op& op, const std::vector<TensorTy
       if (type.dtype == DType::u32) {
         in.back().as<std::uint32_t>()[i] = (seed >> 16) % 7;
       } else {
-        in.back().as<float>()[i] = static_cast<float>(seed >> 8) / 16777216.0f + 0.1f;
+        const float value = static_cast<float>(seed >> 8) / 16777216.0f + 0.1f;
+        if (type.dtype == DType::bf16)
+          in.back().as<Bf16>()[i] = to_bf16(value);
+        else
+          in.back().as<float>()[i] = value;
       }
     }
   }
@@ -338,8 +343,8 @@ Rope rope(std::int64_t head_dim) {
 }
 
 /// Ops whose output may lie over an input; 37 columns leave a part of a vector, 40000 elements are shared by threads.
-std::vector<Reuse> reuses(std::int64_t rows) {
-  const TensorType x = {DType::f32, {rows, 37}}, row = {DType::f32, {rows}}, scalar = {DType::f32, {}};
+std::vector<Reuse> reuses(std::int64_t rows, DType dtype) {
+  const TensorType x = {dtype, {rows, 37}}, row = {DType::f32, {rows}}, weight = {DType::f32, {37}}, scalar = {dtype, {}};
   const TensorType labels = {DType::u32, {rows}}, counter = {DType::u32, {}};
   std::vector<Reuse> all = {{Swiglu{}, {x, x}},
                             {SwigluGrad{}, {x, x, x}},
@@ -348,17 +353,19 @@ std::vector<Reuse> reuses(std::int64_t rows) {
                             {SoftmaxGrad{}, {x, x}},
                             {LogSoftmax{}, {x}},
                             {LogSoftmaxGrad{}, {x, x}},
-                            {rope(2), {{DType::f32, {rows, 38}}}},
-                            {rope(38), {{DType::f32, {rows, 38}}}},
-                            {CrossEntropyGrad{}, {x, labels, row, scalar, scalar}}};
+                            {rope(2), {{dtype, {rows, 38}}}},
+                            {rope(38), {{dtype, {rows, 38}}}},
+                            {RmsNormGrad{}, {x, weight, row, x, x}},
+                            {LayerNormGrad{}, {x, weight, row, row, x, x}}};
+  if (dtype == DType::f32) all.push_back({CrossEntropyGrad{}, {x, labels, row, scalar, scalar}});
   for (const UnaryFn fn : kUnaryFns) {
     all.push_back({Unary{fn, 0.3}, {x}});
     all.push_back({UnaryGrad{fn, 0.3}, {x, x}});
   }
   for (const BinaryFn fn : kBinaryFns) {
     all.push_back({Binary{fn}, {x, x}});
-    all.push_back({Binary{fn}, {x, {DType::f32, {37}}}});
-    all.push_back({Binary{fn}, {x, {DType::f32, {rows, 1}}}});
+    all.push_back({Binary{fn}, {x, {dtype, {37}}}});
+    all.push_back({Binary{fn}, {x, {dtype, {rows, 1}}}});
     all.push_back({Binary{fn}, {x, scalar}});
   }
   return all;
@@ -366,8 +373,8 @@ std::vector<Reuse> reuses(std::int64_t rows) {
 
 TEST(CpuStep, ResultsMayLieOverTheOperandsThatThePlanAllows) {
   int tried = 0;
-  for (const std::int64_t rows : {3, 1100}) {
-    for (const auto& [op, types] : reuses(rows)) {
+  for (const auto& [rows, dtype] : {std::pair{3, DType::f32}, {1100, DType::f32}, {3, DType::bf16}, {1100, DType::bf16}}) {
+    for (const auto& [op, types] : reuses(rows, dtype)) {
       const auto apart = run_step(op, types);
       for (std::size_t slot = 0; slot < apart.size(); ++slot) {
         for (std::size_t input = 0; input < types.size(); ++input) {
@@ -379,7 +386,7 @@ TEST(CpuStep, ResultsMayLieOverTheOperandsThatThePlanAllows) {
       }
     }
   }
-  EXPECT_GT(tried, 150);
+  EXPECT_GT(tried, 300);
 }
 
 TEST(CpuStep, KernelsKeepToTheirOutputsAndWorkspace) {
@@ -413,6 +420,46 @@ TEST(CpuStep, KernelsKeepToTheirOutputsAndWorkspace) {
     run_step(CachedAttention{{3, 1, 20}, 0.2}, {f32({3 * t, 60}), f32({900, 20}), f32({900, 20}), three});
   for (const std::int64_t head_dim : {1, 20, 64}) {
     const TensorType q = f32({140, 2 * head_dim}), k = f32({70, head_dim}), statistic = f32({140, 2});
+    const MultiHeadAttn attn = {{2, 1, head_dim}, {Mask::Kind::causal}, 0.3, {SegmentLayout::Kind::uniform, 70, 35}};
+    run_step(attn, {q, k, k});
+    run_step(MultiHeadAttnGradQ{attn}, {q, k, k, statistic, q, statistic});
+    run_step(MultiHeadAttnGradK{attn}, {q, k, k, statistic, q, statistic});
+    run_step(MultiHeadAttnGradV{attn}, {q, k, k, statistic, q, statistic});
+    run_step(AttnDelta{attn.heads}, {q, q});
+  }
+}
+
+/// Both those that take bf16 and those that are given widened values.
+TEST(CpuStep, KernelsKeepToTheirOutputsAndWorkspaceInBf16) {
+  const auto bf16 = [](Shape shape) { return TensorType{DType::bf16, shape}; };
+  const auto f32 = [](Shape shape) { return TensorType{DType::f32, shape}; };
+  const TensorType x = bf16({70, 37}), w = f32({37}), r = f32({70}), wide = f32({70, 37}), ids = {DType::u32, {70}}, u32 = {DType::u32, {}};
+  for (const TensorType& in : {x, wide}) {
+    run_step(RmsNorm{1e-5, true}, {in, w});
+    run_step(RmsNormGrad{}, {in, w, r, x, in});
+    run_step(LayerNorm{1e-5, true}, {in, w, w});
+    run_step(LayerNormGrad{}, {in, w, r, r, x, in});
+  }
+  run_step(CrossEntropyGrad{{}, true}, {wide, ids, r, f32({}), f32({})});
+  for (const std::int64_t classes : {37, 20001})
+    for (const bool transposed : {false, true}) {
+      const LinearCrossEntropy op = {{}, transposed};
+      const TensorType weight = transposed ? bf16({classes, 37}) : bf16({37, classes});
+      run_step(op, {x, weight, ids});
+      run_step(LinearCrossEntropyGrad{op}, {x, weight, ids, r, f32({}), f32({})});
+    }
+  for (const ReduceFn fn : {ReduceFn::sum, ReduceFn::max})
+    for (const Axis axis : {Axis::all, Axis::rows, Axis::columns}) run_step(Reduce{fn, axis}, {bf16({900, 77})});
+  run_step(Transpose{}, {x});
+  run_step(Slice{3, 60, 5, 31}, {x});
+  run_step(Pad{{80, 45}, 4, 5}, {x});
+  run_step(Concat{Axis::columns}, {x, bf16({70, 5})});
+  for (const bool a : {false, true})
+    for (const bool b : {false, true})
+      run_step(MatMul{a, b, true}, {a ? bf16({50, 131}) : bf16({131, 50}), b ? bf16({77, 50}) : bf16({50, 77}), f32({77})});
+  run_step(CachedAttention{{3, 3, 20}, 0.2}, {bf16({1, 60}), bf16({100, 60}), bf16({100, 60}), u32});
+  for (const std::int64_t head_dim : {1, 20, 64}) {
+    const TensorType q = bf16({140, 2 * head_dim}), k = bf16({70, head_dim}), statistic = f32({140, 2});
     const MultiHeadAttn attn = {{2, 1, head_dim}, {Mask::Kind::causal}, 0.3, {SegmentLayout::Kind::uniform, 70, 35}};
     run_step(attn, {q, k, k});
     run_step(MultiHeadAttnGradQ{attn}, {q, k, k, statistic, q, statistic});
