@@ -32,8 +32,6 @@ void run(const MultiHeadAttnGradQ&, const Step&, Context&) { throw Error("cuda: 
 void run(const MultiHeadAttnGradK&, const Step&, Context&) { throw Error("cuda: MultiHeadAttnGradK is not written yet"); }
 void run(const MultiHeadAttnGradV&, const Step&, Context&) { throw Error("cuda: MultiHeadAttnGradV is not written yet"); }
 
-// attention_decode.cu
-void run(const CachedAttention&, const Step&, Context&) { throw Error("cuda: CachedAttention is not written yet"); }
 
 // rope.cu
 void run(const Rope&, const Step&, Context&) { throw Error("cuda: Rope is not written yet"); }
@@ -53,6 +51,5 @@ std::size_t workspace(const MultiHeadAttn&, const Graph&, const Node&) { return 
 std::size_t workspace(const MultiHeadAttnGradQ&, const Graph&, const Node&) { return 0; }
 std::size_t workspace(const MultiHeadAttnGradK&, const Graph&, const Node&) { return 0; }
 std::size_t workspace(const MultiHeadAttnGradV&, const Graph&, const Node&) { return 0; }
-std::size_t workspace(const CachedAttention&, const Graph&, const Node&) { return 0; }
 
 }  // namespace graft::cuda
