@@ -28,7 +28,9 @@ bool unordered(const Stamp& then, const Thread& thread) {
   return then.thread / kWarp != thread.warp() || thread.seen[then.thread % kWarp] < then.moment;
 }
 
-std::string text_of(uint3 at) { return "(" + std::to_string(at.x) + ", " + std::to_string(at.y) + ", " + std::to_string(at.z) + ")"; }
+std::string text_of(uint3 at) {
+  return "(" + std::to_string(at.x) + ", " + std::to_string(at.y) + ", " + std::to_string(at.z) + ")";
+}
 
 /// Memory that is not the device's: the thread's own stack, its arguments, constants; anything else is refused.
 void check_host(const Thread& thread, const void* data, std::size_t bytes, bool write, const void* code) {
@@ -37,7 +39,10 @@ void check_host(const Thread& thread, const void* data, std::size_t bytes, bool 
   const Call& call = multiprocessor().call();
   if (address - reinterpret_cast<std::uintptr_t>(call.arguments.get()) < call.bytes) return;
   if (!write && is_constant(data, bytes)) return;
-  multiprocessor().fail(FaultKind::host_memory, std::string(write ? "writes " : "reads ") + std::to_string(bytes) + " bytes of the host's memory, or of another thread's, at " + hexadecimal(address), thread, code);
+  multiprocessor().fail(FaultKind::host_memory,
+                        std::string(write ? "writes " : "reads ") + std::to_string(bytes) +
+                            " bytes of the host's memory, or of another thread's, at " + hexadecimal(address),
+                        thread, code);
 }
 
 }  // namespace
@@ -45,7 +50,10 @@ void check_host(const Thread& thread, const void* data, std::size_t bytes, bool 
 void check_access(const Thread& thread, const void* data, std::size_t bytes, bool write, bool whole, const void* code) {
   if (!memory().is_device(data)) return check_host(thread, data, bytes, write, code);
   if (whole && reinterpret_cast<std::uintptr_t>(data) % bytes != 0)
-    multiprocessor().fail(FaultKind::misaligned, std::string(write ? "writes " : "reads ") + std::to_string(bytes) + " bytes at an address that is no multiple of that", thread, code);
+    multiprocessor().fail(
+        FaultKind::misaligned,
+        std::string(write ? "writes " : "reads ") + std::to_string(bytes) + " bytes at an address that is no multiple of that",
+        thread, code);
   if (!memory().allows(data, bytes, write)) {
     const Memory::Verdict verdict = memory().judge(data, bytes, write);
     multiprocessor().fail(verdict.kind, verdict.text, thread, code);
@@ -65,7 +73,10 @@ void check_race(const Thread& thread, const void* data, std::size_t bytes, bool 
   const Stamp now = {multiprocessor().epoch(), thread.number, thread.seen[thread.lane()]};
   const auto refuse_if = [&](const Stamp& then, const char* did) {
     if (!unordered(then, thread)) return;
-    multiprocessor().fail(FaultKind::race, std::string(write ? "writes" : "reads") + " shared memory that thread " + text_of(multiprocessor().thread(then.thread).index) + did + ", and nothing orders the two", thread, code);
+    multiprocessor().fail(FaultKind::race,
+                          std::string(write ? "writes" : "reads") + " shared memory that thread " +
+                              text_of(multiprocessor().thread(then.thread).index) + did + ", and nothing orders the two",
+                          thread, code);
   };
   for (Cell* cell = cells() + offset; cell != cells() + offset + bytes; ++cell) {
     refuse_if(cell->writer, " writes");
@@ -85,7 +96,9 @@ void check_race(const Thread& thread, const void* data, std::size_t bytes, bool 
 void host_access(const char* who, const void* data, std::size_t bytes, bool write) {
   if (memory().allows(data, bytes, write)) return;
   if (!memory().is_device(data))
-    throw Fault(FaultKind::host_memory, std::string(who) + (write ? " writes " : " reads ") + std::to_string(bytes) + " bytes of the host's memory as the device's, at " + hexadecimal(reinterpret_cast<std::uintptr_t>(data)));
+    throw Fault(FaultKind::host_memory, std::string(who) + (write ? " writes " : " reads ") + std::to_string(bytes) +
+                                            " bytes of the host's memory as the device's, at " +
+                                            hexadecimal(reinterpret_cast<std::uintptr_t>(data)));
   const Memory::Verdict verdict = memory().judge(data, bytes, write);
   throw Fault(verdict.kind, std::string(who) + " " + verdict.text);
 }

@@ -11,10 +11,13 @@ namespace emulation {
 namespace {
 
 uint3 index_of(std::uint64_t number, dim3 shape) {
-  return {static_cast<unsigned>(number % shape.x), static_cast<unsigned>(number / shape.x % shape.y), static_cast<unsigned>(number / shape.x / shape.y)};
+  return {static_cast<unsigned>(number % shape.x), static_cast<unsigned>(number / shape.x % shape.y),
+          static_cast<unsigned>(number / shape.x / shape.y)};
 }
 
-std::string text_of(uint3 at) { return "(" + std::to_string(at.x) + ", " + std::to_string(at.y) + ", " + std::to_string(at.z) + ")"; }
+std::string text_of(uint3 at) {
+  return "(" + std::to_string(at.x) + ", " + std::to_string(at.y) + ", " + std::to_string(at.z) + ")";
+}
 
 template <class Numbers>
 void put_in_order(Numbers& numbers, std::mt19937_64& random) {
@@ -23,7 +26,9 @@ void put_in_order(Numbers& numbers, std::mt19937_64& random) {
   if (options().order == Options::Order::shuffled) std::shuffle(numbers.begin(), numbers.end(), random);
 }
 
-bool same_place(const Site& a, const Site& b) { return a.line() == b.line() && a.column() == b.column() && std::string_view(a.file_name()) == b.file_name(); }
+bool same_place(const Site& a, const Site& b) {
+  return a.line() == b.line() && a.column() == b.column() && std::string_view(a.file_name()) == b.file_name();
+}
 
 }  // namespace
 
@@ -103,7 +108,8 @@ void Multiprocessor::run_block() {
 void Multiprocessor::fiber_body() {
   Multiprocessor& self = multiprocessor();
   const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
-  const auto own = std::find_if(self.fibers_.begin(), self.fibers_.end(), [&](const auto& fiber) { return here - fiber->stack() < Fiber::kStack; });
+  const auto own = std::find_if(self.fibers_.begin(), self.fibers_.end(),
+                                [&](const auto& fiber) { return here - fiber->stack() < Fiber::kStack; });
   Fiber* const stack = own->get();
   for (;;) {
     Thread* next = self.take();
@@ -176,7 +182,8 @@ int Multiprocessor::barrier(Barrier kind, int predicate, Site site) {
     for (const unsigned i : order_) {
       const Thread& other = threads_[i];
       if (other.call != self.call || !same_place(other.site, site))
-        fail(FaultKind::divergence, "waits at " + waits_at(self) + ", thread " + text_of(other.index) + " at " + waits_at(other), self);
+        fail(FaultKind::divergence, "waits at " + waits_at(self) + ", thread " + text_of(other.index) + " at " + waits_at(other),
+             self);
       yes += other.mask;
     }
     barrier_result_ = kind == Barrier::any ? yes > 0 : kind == Barrier::all ? yes == order_.size() : static_cast<int>(yes);
@@ -201,8 +208,10 @@ void Multiprocessor::together(unsigned mask, const char* name, Together function
   self.function = function;
   self.argument = argument;
   const unsigned first = self.warp() * kWarp, lanes = static_cast<unsigned>(std::min<std::size_t>(kWarp, order_.size() - first));
-  if ((mask >> self.lane() & 1) == 0) fail(FaultKind::divergence, "calls " + waits_at(self) + ", which does not name its own lane", self);
-  if (lanes < kWarp && mask >> lanes != 0) fail(FaultKind::divergence, "calls " + waits_at(self) + ", but its warp has " + std::to_string(lanes) + " lanes", self);
+  if ((mask >> self.lane() & 1) == 0)
+    fail(FaultKind::divergence, "calls " + waits_at(self) + ", which does not name its own lane", self);
+  if (lanes < kWarp && mask >> lanes != 0)
+    fail(FaultKind::divergence, "calls " + waits_at(self) + ", but its warp has " + std::to_string(lanes) + " lanes", self);
 
   unsigned& arrived = arrived_[self.warp()];
   arrived |= 1u << self.lane();
@@ -212,7 +221,8 @@ void Multiprocessor::together(unsigned mask, const char* name, Together function
       if ((mask >> lane & 1) == 0) continue;
       const Thread& other = threads_[first + lane];
       if (other.function != function || other.mask != mask || !same_place(other.site, site))
-        fail(FaultKind::divergence, "waits at " + waits_at(self) + ", thread " + text_of(other.index) + " at " + waits_at(other), self);
+        fail(FaultKind::divergence, "waits at " + waits_at(self) + ", thread " + text_of(other.index) + " at " + waits_at(other),
+             self);
       arguments[lane] = other.argument;
     }
     function(arguments.data(), mask, first);
@@ -246,13 +256,17 @@ std::string Multiprocessor::waits_at(const Thread& thread) const {
 
 /// No thread can go on, and some are not done: which call waits for whom.
 void Multiprocessor::diagnose() {
-  const auto waiting = [&](unsigned i) { return threads_[i].state == Thread::State::at_barrier || threads_[i].state == Thread::State::at_collective; };
+  const auto waiting = [&](unsigned i) {
+    return threads_[i].state == Thread::State::at_barrier || threads_[i].state == Thread::State::at_collective;
+  };
   const Thread& who = threads_[*std::find_if(order_.begin(), order_.end(), waiting)];
   const bool warp = who.state == Thread::State::at_collective;
   for (unsigned i = 0; i < order_.size(); ++i) {
     const Thread& other = threads_[i];
     if (warp && (other.warp() != who.warp() || (who.mask >> other.lane() & 1) == 0)) continue;
-    if (other.state == who.state && (!warp || (other.function == who.function && other.mask == who.mask && same_place(other.site, who.site)))) continue;
+    if (other.state == who.state &&
+        (!warp || (other.function == who.function && other.mask == who.mask && same_place(other.site, who.site))))
+      continue;
     const std::string does = other.state == Thread::State::done ? " has ended" : " waits at " + waits_at(other);
     fail(FaultKind::divergence, "waits at " + waits_at(who) + ", but thread " + text_of(other.index) + does, who);
   }
@@ -260,7 +274,8 @@ void Multiprocessor::diagnose() {
 }
 
 std::string Multiprocessor::report(FaultKind, const std::string& text, const Thread& who, const void* code) const {
-  std::string line = function_name(call_->kernel) + ", block " + text_of(block_index_) + ", thread " + text_of(who.index) + ": " + text;
+  std::string line =
+      function_name(call_->kernel) + ", block " + text_of(block_index_) + ", thread " + text_of(who.index) + ": " + text;
   if (code != nullptr && options().locate) line += "\n" + source_lines(code);
   return line;
 }

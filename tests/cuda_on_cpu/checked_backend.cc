@@ -45,7 +45,9 @@ void CheckedBackend::run(std::span<const Step> steps) {
     }
     for (const Range& range : out) {
       if (const std::size_t count = emulation::unwritten_bytes(range.data, range.bytes); count > 0)
-        throw emulation::Fault(emulation::FaultKind::unwritten, label(step) + ": leaves " + std::to_string(count) + " of the " + std::to_string(range.bytes) + " bytes of " + range.name + " unwritten");
+        throw emulation::Fault(emulation::FaultKind::unwritten, label(step) + ": leaves " + std::to_string(count) + " of the " +
+                                                                    std::to_string(range.bytes) + " bytes of " + range.name +
+                                                                    " unwritten");
     }
   }
 }

@@ -9,14 +9,14 @@
 namespace emulation {
 
 enum class FaultKind : std::uint8_t {
-  out_of_bounds,   ///< of an allocation, or of a block's shared memory
+  out_of_bounds,  ///< of an allocation, or of a block's shared memory
   use_after_free,
-  misaligned,      ///< an access to an address that is no multiple of its type's alignment
-  unwritten,       ///< a read of device or shared memory that nothing has written
-  forbidden,       ///< memory that the Access in force does not list
-  host_memory,     ///< device code at memory of the host, or host code at memory of the device
-  divergence,      ///< a barrier or a warp's call that not all threads reach
-  race,            ///< two threads at the same shared memory, one of them writing, without a barrier between
+  misaligned,   ///< an access to an address that is no multiple of its type's alignment
+  unwritten,    ///< a read of device or shared memory that nothing has written
+  forbidden,    ///< memory that the Access in force does not list
+  host_memory,  ///< device code at memory of the host, or host code at memory of the device
+  divergence,   ///< a barrier or a warp's call that not all threads reach
+  race,         ///< two threads at the same shared memory, one of them writing, without a barrier between
 };
 
 /// What a kernel, a copy or a product did wrong: which kernel, where in its source, block, thread, address, size.

@@ -22,7 +22,8 @@ std::vector<float> load(const void* data, DType dtype, std::int64_t rows, std::i
     const char* row = static_cast<const char*>(data) + r * stride * bytes;
     emulation::host_access("a product", row, static_cast<std::size_t>(cols * bytes), false);
     for (std::int64_t c = 0; c < cols; ++c) {
-      const float value = dtype == DType::bf16 ? to_float(reinterpret_cast<const Bf16*>(row)[c]) : reinterpret_cast<const float*>(row)[c];
+      const float value =
+          dtype == DType::bf16 ? to_float(reinterpret_cast<const Bf16*>(row)[c]) : reinterpret_cast<const float*>(row)[c];
       values[static_cast<std::size_t>(transpose ? c * rows + r : r * cols + c)] = value;
     }
   }
@@ -31,8 +32,10 @@ std::vector<float> load(const void* data, DType dtype, std::int64_t rows, std::i
 
 void multiply(const GemmCall& call) {
   const auto [m, n, k] = std::tuple(call.m, call.n, call.k);
-  const std::vector<float> a = call.transpose_a ? load(call.a, call.in, k, m, call.lda, true) : load(call.a, call.in, m, k, call.lda, false);
-  const std::vector<float> b = call.transpose_b ? load(call.b, call.in, n, k, call.ldb, true) : load(call.b, call.in, k, n, call.ldb, false);
+  const std::vector<float> a =
+      call.transpose_a ? load(call.a, call.in, k, m, call.lda, true) : load(call.a, call.in, m, k, call.lda, false);
+  const std::vector<float> b =
+      call.transpose_b ? load(call.b, call.in, n, k, call.ldb, true) : load(call.b, call.in, k, n, call.ldb, false);
   emulation::host_access("a product", call.workspace, kWorkspace, true);
   std::memset(call.workspace, 0xff, kWorkspace);
   std::vector<float> sums(static_cast<std::size_t>(n)), bias, addend;

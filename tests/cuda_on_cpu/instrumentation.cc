@@ -11,20 +11,29 @@ namespace {
 template <int N>
 struct WordOf;
 template <>
-struct WordOf<1> { using Type = std::uint8_t; };
+struct WordOf<1> {
+  using Type = std::uint8_t;
+};
 template <>
-struct WordOf<2> { using Type = std::uint16_t; };
+struct WordOf<2> {
+  using Type = std::uint16_t;
+};
 template <>
-struct WordOf<4> { using Type = std::uint32_t; };
+struct WordOf<4> {
+  using Type = std::uint32_t;
+};
 template <>
-struct WordOf<8> { using Type = std::uint64_t; };
+struct WordOf<8> {
+  using Type = std::uint64_t;
+};
 
 [[gnu::cold, gnu::noinline]] void look_closer(const void* data, std::size_t bytes, bool write, const void* code) {
   if (watch.stack != 0) {
     const Inside inside;
     return check_access(multiprocessor().current(), data, bytes, write, false, code);
   }
-  if (!multiprocessor().running() && memory().is_device(data)) throw Fault(FaultKind::host_memory, "the host touches the device's memory");
+  if (!multiprocessor().running() && memory().is_device(data))
+    throw Fault(FaultKind::host_memory, "the host touches the device's memory");
 }
 
 /// Eight bytes of the shadow at once.
@@ -62,7 +71,8 @@ inline void access(const void* data, bool write, const void* code) {
 void misaligned(const void* code) {
   if (watch.stack == 0) return;
   const Inside inside;
-  multiprocessor().fail(FaultKind::misaligned, "uses an address that is no multiple of its type's alignment", multiprocessor().current(), code);
+  multiprocessor().fail(FaultKind::misaligned, "uses an address that is no multiple of its type's alignment",
+                        multiprocessor().current(), code);
 }
 
 void atomic(const volatile void* data, std::size_t bytes, const void* code) {
@@ -91,12 +101,12 @@ void __tsan_ignore_thread_end() {}
 void __tsan_vptr_read(void*) {}
 void __tsan_vptr_update(void*, void*) {}
 
-#define ACCESSES(N)                                                                                  \
-  void __tsan_read##N(void* data) { emulation::access<N>(data, false, HERE); }                       \
-  void __tsan_write##N(void* data) { emulation::access<N>(data, true, HERE); }                       \
-  void __tsan_unaligned_read##N(void* data) { emulation::access<N>(data, false, HERE); }             \
-  void __tsan_unaligned_write##N(void* data) { emulation::access<N>(data, true, HERE); }             \
-  void __tsan_volatile_read##N(void* data) { emulation::access<N>(data, false, HERE); }              \
+#define ACCESSES(N)                                                                      \
+  void __tsan_read##N(void* data) { emulation::access<N>(data, false, HERE); }           \
+  void __tsan_write##N(void* data) { emulation::access<N>(data, true, HERE); }           \
+  void __tsan_unaligned_read##N(void* data) { emulation::access<N>(data, false, HERE); } \
+  void __tsan_unaligned_write##N(void* data) { emulation::access<N>(data, true, HERE); } \
+  void __tsan_volatile_read##N(void* data) { emulation::access<N>(data, false, HERE); }  \
   void __tsan_volatile_write##N(void* data) { emulation::access<N>(data, true, HERE); }
 ACCESSES(1)
 ACCESSES(2)
@@ -122,47 +132,47 @@ void* __tsan_memset(void* to, int value, unsigned long bytes) {
   return std::memset(to, value, bytes);
 }
 
-#define ATOMICS(BITS, T)                                                                                                   \
-  T __tsan_atomic##BITS##_load(const volatile T* at, int) {                                                                \
-    emulation::atomic(at, sizeof(T), HERE);                                                                                \
-    return __atomic_load_n(at, __ATOMIC_SEQ_CST);                                                                          \
-  }                                                                                                                        \
-  void __tsan_atomic##BITS##_store(volatile T* at, T value, int) {                                                         \
-    emulation::atomic(at, sizeof(T), HERE);                                                                                \
-    __atomic_store_n(at, value, __ATOMIC_SEQ_CST);                                                                         \
-  }                                                                                                                        \
-  T __tsan_atomic##BITS##_exchange(volatile T* at, T value, int) {                                                         \
-    emulation::atomic(at, sizeof(T), HERE);                                                                                \
-    return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);                                                               \
-  }                                                                                                                        \
-  T __tsan_atomic##BITS##_fetch_add(volatile T* at, T value, int) {                                                        \
-    emulation::atomic(at, sizeof(T), HERE);                                                                                \
-    return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);                                                                \
-  }                                                                                                                        \
-  T __tsan_atomic##BITS##_fetch_sub(volatile T* at, T value, int) {                                                        \
-    emulation::atomic(at, sizeof(T), HERE);                                                                                \
-    return __atomic_fetch_sub(at, value, __ATOMIC_SEQ_CST);                                                                \
-  }                                                                                                                        \
-  T __tsan_atomic##BITS##_fetch_or(volatile T* at, T value, int) {                                                         \
-    emulation::atomic(at, sizeof(T), HERE);                                                                                \
-    return __atomic_fetch_or(at, value, __ATOMIC_SEQ_CST);                                                                 \
-  }                                                                                                                        \
-  T __tsan_atomic##BITS##_fetch_and(volatile T* at, T value, int) {                                                        \
-    emulation::atomic(at, sizeof(T), HERE);                                                                                \
-    return __atomic_fetch_and(at, value, __ATOMIC_SEQ_CST);                                                                \
-  }                                                                                                                        \
-  int __tsan_atomic##BITS##_compare_exchange_strong(volatile T* at, T* expected, T value, int, int) {                      \
-    emulation::atomic(at, sizeof(T), HERE);                                                                                \
-    return __atomic_compare_exchange_n(at, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                    \
-  }                                                                                                                        \
-  int __tsan_atomic##BITS##_compare_exchange_weak(volatile T* at, T* expected, T value, int, int) {                        \
-    emulation::atomic(at, sizeof(T), HERE);                                                                                \
-    return __atomic_compare_exchange_n(at, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                    \
-  }                                                                                                                        \
-  T __tsan_atomic##BITS##_compare_exchange_val(volatile T* at, T expected, T value, int, int) {                            \
-    emulation::atomic(at, sizeof(T), HERE);                                                                                \
-    __atomic_compare_exchange_n(at, &expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                          \
-    return expected;                                                                                                       \
+#define ATOMICS(BITS, T)                                                                                \
+  T __tsan_atomic##BITS##_load(const volatile T* at, int) {                                             \
+    emulation::atomic(at, sizeof(T), HERE);                                                             \
+    return __atomic_load_n(at, __ATOMIC_SEQ_CST);                                                       \
+  }                                                                                                     \
+  void __tsan_atomic##BITS##_store(volatile T* at, T value, int) {                                      \
+    emulation::atomic(at, sizeof(T), HERE);                                                             \
+    __atomic_store_n(at, value, __ATOMIC_SEQ_CST);                                                      \
+  }                                                                                                     \
+  T __tsan_atomic##BITS##_exchange(volatile T* at, T value, int) {                                      \
+    emulation::atomic(at, sizeof(T), HERE);                                                             \
+    return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);                                            \
+  }                                                                                                     \
+  T __tsan_atomic##BITS##_fetch_add(volatile T* at, T value, int) {                                     \
+    emulation::atomic(at, sizeof(T), HERE);                                                             \
+    return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);                                             \
+  }                                                                                                     \
+  T __tsan_atomic##BITS##_fetch_sub(volatile T* at, T value, int) {                                     \
+    emulation::atomic(at, sizeof(T), HERE);                                                             \
+    return __atomic_fetch_sub(at, value, __ATOMIC_SEQ_CST);                                             \
+  }                                                                                                     \
+  T __tsan_atomic##BITS##_fetch_or(volatile T* at, T value, int) {                                      \
+    emulation::atomic(at, sizeof(T), HERE);                                                             \
+    return __atomic_fetch_or(at, value, __ATOMIC_SEQ_CST);                                              \
+  }                                                                                                     \
+  T __tsan_atomic##BITS##_fetch_and(volatile T* at, T value, int) {                                     \
+    emulation::atomic(at, sizeof(T), HERE);                                                             \
+    return __atomic_fetch_and(at, value, __ATOMIC_SEQ_CST);                                             \
+  }                                                                                                     \
+  int __tsan_atomic##BITS##_compare_exchange_strong(volatile T* at, T* expected, T value, int, int) {   \
+    emulation::atomic(at, sizeof(T), HERE);                                                             \
+    return __atomic_compare_exchange_n(at, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
+  }                                                                                                     \
+  int __tsan_atomic##BITS##_compare_exchange_weak(volatile T* at, T* expected, T value, int, int) {     \
+    emulation::atomic(at, sizeof(T), HERE);                                                             \
+    return __atomic_compare_exchange_n(at, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
+  }                                                                                                     \
+  T __tsan_atomic##BITS##_compare_exchange_val(volatile T* at, T expected, T value, int, int) {         \
+    emulation::atomic(at, sizeof(T), HERE);                                                             \
+    __atomic_compare_exchange_n(at, &expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);       \
+    return expected;                                                                                    \
   }
 ATOMICS(8, std::uint8_t)
 ATOMICS(16, std::uint16_t)

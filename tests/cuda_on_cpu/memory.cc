@@ -188,7 +188,9 @@ std::string Memory::place(std::size_t offset) const {
   };
   if (is_shared(offset)) {
     for (const Shared& shared : shared_)
-      consider(shared.offset, shared.bytes, std::string(shared.key == nullptr ? "the dynamic" : "a static array in") + " shared memory, " + count_of(shared.bytes));
+      consider(
+          shared.offset, shared.bytes,
+          std::string(shared.key == nullptr ? "the dynamic" : "a static array in") + " shared memory, " + count_of(shared.bytes));
     return nearest;
   }
   for (const std::vector<Range>* ranges : {&readable_, &writable_})
@@ -196,7 +198,8 @@ std::string Memory::place(std::size_t offset) const {
       consider(reinterpret_cast<std::uintptr_t>(range.data) - watch.memory, range.bytes, range.name + ", " + count_of(range.bytes));
   if (least == 0) return nearest;
   if (readable_.empty() && writable_.empty())
-    for (const auto& [begin, block] : live_) consider(begin, block.bytes, "allocation " + std::to_string(block.number) + ", " + count_of(block.bytes));
+    for (const auto& [begin, block] : live_)
+      consider(begin, block.bytes, "allocation " + std::to_string(block.number) + ", " + count_of(block.bytes));
   return nearest;
 }
 
@@ -213,13 +216,14 @@ Memory::Verdict Memory::judge(const void* data, std::size_t bytes, bool write) c
     if (const auto after = freed_.upper_bound(offset); after != freed_.begin()) {
       const auto& [begin, block] = *std::prev(after);
       if (offset - begin < block.bytes) {
-        return {FaultKind::use_after_free,
-                what + "at offset " + std::to_string(offset - begin) + " of allocation " + std::to_string(block.number) + ", " + count_of(block.bytes) + ", which was freed"};
+        return {FaultKind::use_after_free, what + "at offset " + std::to_string(offset - begin) + " of allocation " +
+                                               std::to_string(block.number) + ", " + count_of(block.bytes) + ", which was freed"};
       }
     }
     return {FaultKind::out_of_bounds, what + "out of bounds, " + place(offset)};
   }
-  if (write ? (shadow & kWritable) == 0 : (shadow & kReadable) == 0 && watch.read_bits == eight_times(kAllocated | kWritten | kReadable))
+  if (write ? (shadow & kWritable) == 0
+            : (shadow & kReadable) == 0 && watch.read_bits == eight_times(kAllocated | kWritten | kReadable))
     return {FaultKind::forbidden, what + "where it may not, " + place(offset)};
   return {FaultKind::unwritten, what + "that nothing has written, " + place(offset)};
 }

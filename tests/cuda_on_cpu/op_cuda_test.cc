@@ -32,7 +32,8 @@ bool has_f64(const Graph& graph) {
 void expect_same(const Inputs& got, const Inputs& wanted, const std::string& what) {
   for (const auto& [name, values] : wanted)
     for (std::size_t i = 0; i < values.size(); ++i)
-      ASSERT_EQ(std::bit_cast<std::uint64_t>(values[i]), std::bit_cast<std::uint64_t>(got.at(name)[i])) << name << " element " << i << ", " << what;
+      ASSERT_EQ(std::bit_cast<std::uint64_t>(values[i]), std::bit_cast<std::uint64_t>(got.at(name)[i]))
+          << name << " element " << i << ", " << what;
 }
 
 /// Every node may touch its own tensors only.
@@ -49,7 +50,8 @@ TEST_P(OpCuda, MatchesReference) {
   } catch (const Error& error) {
     const std::string message = error.what();
     if (message.find("is not written yet") != std::string::npos) GTEST_SKIP() << message;
-    EXPECT_TRUE(has_f64(graph) && message.find(": is f64, the cuda backend computes in f32 and bf16; ") != std::string::npos) << message;
+    EXPECT_TRUE(has_f64(graph) && message.find(": is f64, the cuda backend computes in f32 and bf16; ") != std::string::npos)
+        << message;
   }
 }
 

@@ -63,8 +63,9 @@ cudaError_t failed(cudaError_t error) {
 
 cudaError_t start(Call call, dim3 grid, dim3 block, std::size_t shared, cudaStream_t stream) {
   const auto within = [](unsigned x, std::uint64_t most) { return x >= 1 && x <= most; };
-  const bool fits = within(grid.x, 0x7fffffff) && within(grid.y, 65535) && within(grid.z, 65535) && within(block.x, kMostThreads) && within(block.y, kMostThreads) &&
-                    within(block.z, 64) && std::uint64_t{block.x} * block.y * block.z <= kMostThreads;
+  const bool fits = within(grid.x, 0x7fffffff) && within(grid.y, 65535) && within(grid.z, 65535) && within(block.x, kMostThreads) &&
+                    within(block.y, kMostThreads) && within(block.z, 64) &&
+                    std::uint64_t{block.x} * block.y * block.z <= kMostThreads;
   const auto asked = runtime().shared_asked.find(call.kernel);
   const std::size_t most = asked == runtime().shared_asked.end() ? kMostStaticShared : asked->second;
   if (!fits || shared > most) return failed(cudaErrorInvalidConfiguration);
@@ -154,7 +155,9 @@ cudaError_t cudaGetDevice(int* device) {
   *device = 0;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device >= 0 && device < options().devices ? cudaSuccess : failed(cudaErrorInvalidDevice); }
+cudaError_t cudaSetDevice(int device) {
+  return device >= 0 && device < options().devices ? cudaSuccess : failed(cudaErrorInvalidDevice);
+}
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device < 0 || device >= options().devices) return failed(cudaErrorInvalidDevice);
@@ -299,7 +302,8 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* fu
   const auto asked = runtime().shared_asked.find(function);
   *attributes = {};
   attributes->maxThreadsPerBlock = kMostThreads;
-  attributes->maxDynamicSharedSizeBytes = static_cast<int>(asked == runtime().shared_asked.end() ? kMostStaticShared : asked->second);
+  attributes->maxDynamicSharedSizeBytes =
+      static_cast<int>(asked == runtime().shared_asked.end() ? kMostStaticShared : asked->second);
   return cudaSuccess;
 }
 cudaError_t cudaFuncGetName(const char** name, const void* function) {

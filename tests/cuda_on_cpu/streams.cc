@@ -157,7 +157,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
   const CUstream_st& s = at(stream);
-  *status = s.capture == nullptr ? cudaStreamCaptureStatusNone : s.spoiled ? cudaStreamCaptureStatusInvalidated : cudaStreamCaptureStatusActive;
+  *status = s.capture == nullptr ? cudaStreamCaptureStatusNone
+            : s.spoiled          ? cudaStreamCaptureStatusInvalidated
+                                 : cudaStreamCaptureStatusActive;
   return cudaSuccess;
 }
 

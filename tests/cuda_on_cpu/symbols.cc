@@ -60,7 +60,8 @@ const std::map<std::uintptr_t, std::string>& functions() {
       const auto* symbols = reinterpret_cast<const ElfW(Sym)*>(text.data() + sections[s].sh_offset);
       const char* names = text.data() + sections[sections[s].sh_link].sh_offset;
       for (std::size_t i = 0; i < sections[s].sh_size / sizeof(ElfW(Sym)); ++i)
-        if ((symbols[i].st_info & 0xf) == STT_FUNC && symbols[i].st_value != 0) all.emplace(symbols[i].st_value, names + symbols[i].st_name);
+        if ((symbols[i].st_info & 0xf) == STT_FUNC && symbols[i].st_value != 0)
+          all.emplace(symbols[i].st_value, names + symbols[i].st_name);
     }
     return all;
   }();
@@ -72,7 +73,8 @@ const std::map<std::uintptr_t, std::string>& functions() {
 std::string function_name(const void* function) {
   const auto found = functions().find(reinterpret_cast<std::uintptr_t>(function) - image().base);
   if (found == functions().end()) return "kernel";
-  const std::unique_ptr<char, decltype(&std::free)> name(abi::__cxa_demangle(found->second.c_str(), nullptr, nullptr, nullptr), &std::free);
+  const std::unique_ptr<char, decltype(&std::free)> name(abi::__cxa_demangle(found->second.c_str(), nullptr, nullptr, nullptr),
+                                                         &std::free);
   std::string text = name == nullptr ? found->second : name.get();
   for (const std::string& noise : {std::string("(anonymous namespace)::"), std::string("void ")})
     for (std::size_t at; (at = text.find(noise)) != std::string::npos;) text.erase(at, noise.size());
@@ -105,7 +107,8 @@ std::string source_lines(const void* code) {
     while (std::fgets(line, sizeof(line), pipe) != nullptr) {
       std::string text = short_file(line);
       text.erase(text.find_last_not_of("\n") + 1);
-      if (text.find("include/") == std::string::npos && text.find('?') == std::string::npos) lines += (lines.empty() ? "  at " : ", from ") + text;
+      if (text.find("include/") == std::string::npos && text.find('?') == std::string::npos)
+        lines += (lines.empty() ? "  at " : ", from ") + text;
     }
     pclose(pipe);
   }
@@ -115,7 +118,9 @@ std::string source_lines(const void* code) {
 bool is_constant(const void* data, std::size_t bytes) {
   const auto address = reinterpret_cast<std::uintptr_t>(data);
   const auto& parts = image().constants;
-  return std::any_of(parts.begin(), parts.end(), [&](const auto& part) { return address - part.first < part.second && bytes <= part.second - (address - part.first); });
+  return std::any_of(parts.begin(), parts.end(), [&](const auto& part) {
+    return address - part.first < part.second && bytes <= part.second - (address - part.first);
+  });
 }
 
 }  // namespace emulation

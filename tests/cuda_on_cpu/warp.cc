@@ -53,7 +53,9 @@ struct MultiplyArgument {
   const std::uint32_t *a, *b;
 };
 
-float half_of(std::uint32_t pair, unsigned upper) { return graft::to_float(graft::Bf16{static_cast<std::uint16_t>(pair >> (16 * upper))}); }
+float half_of(std::uint32_t pair, unsigned upper) {
+  return graft::to_float(graft::Bf16{static_cast<std::uint16_t>(pair >> (16 * upper))});
+}
 
 /// Lanes that PTX calls .sync.aligned: all 32.
 constexpr unsigned kAll = 0xffffffffu;
@@ -71,7 +73,8 @@ void together(unsigned mask, const char* name, Together function, void* argument
 }
 
 void sync_warp(unsigned mask, Site site) {
-  together(mask, "__syncwarp", [](void* const*, unsigned, unsigned) {}, nullptr, site);
+  together(
+      mask, "__syncwarp", [](void* const*, unsigned, unsigned) {}, nullptr, site);
 }
 
 std::uint64_t shuffle_bits(Shuffle kind, unsigned mask, std::uint64_t bits, int parameter, int width, Site site) {
@@ -83,7 +86,10 @@ std::uint64_t shuffle_bits(Shuffle kind, unsigned mask, std::uint64_t bits, int 
       const unsigned source = source_of(own, static_cast<int>(lane));
       const Thread& thread = multiprocessor().thread(first + lane);
       if (source >= kWarp || (lanes >> source & 1) == 0)
-        multiprocessor().fail(FaultKind::divergence, std::string("reads by ") + thread.call + " from lane " + std::to_string(source) + ", which its mask " + hexadecimal(lanes) + " does not name", thread);
+        multiprocessor().fail(FaultKind::divergence,
+                              std::string("reads by ") + thread.call + " from lane " + std::to_string(source) +
+                                  ", which its mask " + hexadecimal(lanes) + " does not name",
+                              thread);
       own.result = static_cast<ShuffleArgument*>(arguments[source])->bits;
     });
   };
@@ -95,7 +101,8 @@ unsigned ballot(unsigned mask, bool predicate, Site site) {
   VoteArgument argument = {predicate, 0};
   const auto vote = [](void* const* arguments, unsigned lanes, unsigned) {
     unsigned result = 0;
-    for_lanes(lanes, [&](unsigned lane) { result |= static_cast<unsigned>(static_cast<VoteArgument*>(arguments[lane])->bits) << lane; });
+    for_lanes(lanes,
+              [&](unsigned lane) { result |= static_cast<unsigned>(static_cast<VoteArgument*>(arguments[lane])->bits) << lane; });
     for_lanes(lanes, [&](unsigned lane) { static_cast<VoteArgument*>(arguments[lane])->result = result; });
   };
   together(mask, "a vote", vote, &argument, site);
@@ -107,7 +114,9 @@ unsigned match_any(unsigned mask, std::uint64_t bits, Site site) {
   const auto match = [](void* const* arguments, unsigned lanes, unsigned) {
     for_lanes(lanes, [&](unsigned lane) {
       auto& own = *static_cast<VoteArgument*>(arguments[lane]);
-      for_lanes(lanes, [&](unsigned other) { own.result |= static_cast<unsigned>(static_cast<VoteArgument*>(arguments[other])->bits == own.bits) << other; });
+      for_lanes(lanes, [&](unsigned other) {
+        own.result |= static_cast<unsigned>(static_cast<VoteArgument*>(arguments[other])->bits == own.bits) << other;
+      });
     });
   };
   together(mask, "__match_any_sync", match, &argument, site);
@@ -117,14 +126,20 @@ unsigned match_any(unsigned mask, std::uint64_t bits, Site site) {
 void load_matrices(std::uint32_t* to, unsigned count, const void* row, bool transposed, Site site) {
   MatricesArgument argument = {to, count, row, transposed};
   const auto load = [](void* const* arguments, unsigned, unsigned first) {
-    const auto of = [&](unsigned lane) -> const MatricesArgument& { return *static_cast<const MatricesArgument*>(arguments[lane]); };
+    const auto of = [&](unsigned lane) -> const MatricesArgument& {
+      return *static_cast<const MatricesArgument*>(arguments[lane]);
+    };
     const unsigned matrices = of(0).count;
-    for (unsigned lane = 0; lane < 8 * matrices; ++lane) check_shared(multiprocessor().thread(first + lane), of(lane).row, 16, false);
+    for (unsigned lane = 0; lane < 8 * matrices; ++lane)
+      check_shared(multiprocessor().thread(first + lane), of(lane).row, 16, false);
     for (unsigned lane = 0; lane < kWarp; ++lane) {
       for (unsigned m = 0; m < matrices; ++m) {
-        const auto element = [&](unsigned r, unsigned c) { return std::uint32_t{static_cast<const std::uint16_t*>(of(8 * m + r).row)[c]}; };
+        const auto element = [&](unsigned r, unsigned c) {
+          return std::uint32_t{static_cast<const std::uint16_t*>(of(8 * m + r).row)[c]};
+        };
         const unsigned one = lane / 4, two = 2 * (lane % 4);
-        of(lane).to[m] = of(lane).transposed ? element(two, one) | element(two + 1, one) << 16 : element(one, two) | element(one, two + 1) << 16;
+        of(lane).to[m] =
+            of(lane).transposed ? element(two, one) | element(two + 1, one) << 16 : element(one, two) | element(one, two + 1) << 16;
       }
     }
   };
@@ -160,7 +175,9 @@ void* static_shared(const void* key, std::size_t bytes) {
   const Inside inside;
   void* const array = memory().static_shared(key, bytes);
   if (array == nullptr)
-    multiprocessor().fail(FaultKind::out_of_bounds, "needs more than " + std::to_string(kMostStaticShared) + " bytes of static shared memory", multiprocessor().current());
+    multiprocessor().fail(FaultKind::out_of_bounds,
+                          "needs more than " + std::to_string(kMostStaticShared) + " bytes of static shared memory",
+                          multiprocessor().current());
   return array;
 }
 
@@ -170,7 +187,8 @@ void copy_async(void* shared, const void* global, bool valid) {
   const Inside inside;
   Thread& self = multiprocessor().current();
   check_shared(self, shared, 16, true);
-  if (reinterpret_cast<std::uintptr_t>(global) % 16 != 0) multiprocessor().fail(FaultKind::misaligned, "copies by cp.async from an address that is no multiple of 16", self);
+  if (reinterpret_cast<std::uintptr_t>(global) % 16 != 0)
+    multiprocessor().fail(FaultKind::misaligned, "copies by cp.async from an address that is no multiple of 16", self);
   memory().mark(shared, 16, 0, kWritten);  // until the copy is waited for
   self.copies.push_back({shared, global, valid, self.group});
 }

@@ -31,12 +31,24 @@ inline constexpr int warpSize = 32;
 
 // ---- vector types
 
-struct alignas(8) int2 { int x, y; };
-struct alignas(16) int4 { int x, y, z, w; };
-struct alignas(8) uint2 { unsigned x, y; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(8) float2 { float x, y; };
-struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) int2 {
+  int x, y;
+};
+struct alignas(16) int4 {
+  int x, y, z, w;
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
 inline int2 make_int2(int x, int y) { return {x, y}; }
 inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
@@ -46,7 +58,9 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 
 // ---- barriers, shuffles, votes; `site` is how a report names the call
 
-inline void __syncthreads(emulation::Site site = emulation::Site::current()) { emulation::barrier(emulation::Barrier::plain, 0, site); }
+inline void __syncthreads(emulation::Site site = emulation::Site::current()) {
+  emulation::barrier(emulation::Barrier::plain, 0, site);
+}
 inline int __syncthreads_or(int predicate, emulation::Site site = emulation::Site::current()) {
   return emulation::barrier(emulation::Barrier::any, predicate, site);
 }
@@ -56,7 +70,9 @@ inline int __syncthreads_and(int predicate, emulation::Site site = emulation::Si
 inline int __syncthreads_count(int predicate, emulation::Site site = emulation::Site::current()) {
   return emulation::barrier(emulation::Barrier::count, predicate, site);
 }
-inline void __syncwarp(unsigned mask = 0xffffffffu, emulation::Site site = emulation::Site::current()) { emulation::sync_warp(mask, site); }
+inline void __syncwarp(unsigned mask = 0xffffffffu, emulation::Site site = emulation::Site::current()) {
+  emulation::sync_warp(mask, site);
+}
 
 template <class T>
 T __shfl_sync(unsigned mask, T value, int lane, int width = warpSize, emulation::Site site = emulation::Site::current()) {
@@ -67,7 +83,8 @@ T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = warpSize, e
   return emulation::shuffle(emulation::Shuffle::up, mask, value, static_cast<int>(delta), width, site);
 }
 template <class T>
-T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = warpSize, emulation::Site site = emulation::Site::current()) {
+T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = warpSize,
+                   emulation::Site site = emulation::Site::current()) {
   return emulation::shuffle(emulation::Shuffle::down, mask, value, static_cast<int>(delta), width, site);
 }
 template <class T>
@@ -95,8 +112,7 @@ template <class T, class F>
 T replace(T* at, F&& f) {
   static_assert(std::is_integral_v<T>, "atomics are for integers");
   T old = __atomic_load_n(at, __ATOMIC_RELAXED);
-  while (!__atomic_compare_exchange_n(at, &old, f(old), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-  }
+  while (!__atomic_compare_exchange_n(at, &old, f(old), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
   return old;
 }
 }  // namespace emulation

@@ -38,9 +38,11 @@ void launch(void (*kernel)(Params...), const LaunchShape& shape, cudaStream_t st
   const auto run = [](const void* k, void* values) {
     std::apply(reinterpret_cast<void (*)(Params...)>(const_cast<void*>(k)), *static_cast<Values*>(values));
   };
-  emulation::Call call = {function, run, std::make_shared<Values>(static_cast<Params>(std::forward<Args>(args))...), sizeof(Values)};
+  emulation::Call call = {function, run, std::make_shared<Values>(static_cast<Params>(std::forward<Args>(args))...),
+                          sizeof(Values)};
   if (shape.shared > kSharedWithoutAsking)
-    check_launch(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared)), function);
+    check_launch(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared)),
+                 function);
   check_launch(emulation::start(std::move(call), shape.grid, shape.block, shape.shared, stream), function);
 }
 

@@ -12,10 +12,18 @@ namespace graft::cuda::ptx {
 
 using emulation::Site;
 
-inline void ldmatrix_x4(std::uint32_t (&to)[4], const void* row, Site site = Site::current()) { emulation::load_matrices(to, 4, row, false, site); }
-inline void ldmatrix_x4_trans(std::uint32_t (&to)[4], const void* row, Site site = Site::current()) { emulation::load_matrices(to, 4, row, true, site); }
-inline void ldmatrix_x2(std::uint32_t (&to)[2], const void* row, Site site = Site::current()) { emulation::load_matrices(to, 2, row, false, site); }
-inline void ldmatrix_x2_trans(std::uint32_t (&to)[2], const void* row, Site site = Site::current()) { emulation::load_matrices(to, 2, row, true, site); }
+inline void ldmatrix_x4(std::uint32_t (&to)[4], const void* row, Site site = Site::current()) {
+  emulation::load_matrices(to, 4, row, false, site);
+}
+inline void ldmatrix_x4_trans(std::uint32_t (&to)[4], const void* row, Site site = Site::current()) {
+  emulation::load_matrices(to, 4, row, true, site);
+}
+inline void ldmatrix_x2(std::uint32_t (&to)[2], const void* row, Site site = Site::current()) {
+  emulation::load_matrices(to, 2, row, false, site);
+}
+inline void ldmatrix_x2_trans(std::uint32_t (&to)[2], const void* row, Site site = Site::current()) {
+  emulation::load_matrices(to, 2, row, true, site);
+}
 
 inline void mma_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], Site site = Site::current()) {
   emulation::multiply_matrices(d, a, b, site);
