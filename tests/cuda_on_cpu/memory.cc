@@ -42,7 +42,7 @@ Memory& memory() {
 }
 
 Memory::Memory() {
-  for (std::size_t bytes = std::size_t{64} << 30; bytes >= std::size_t{1} << 30; bytes /= 2) {  // address space only
+  for (std::size_t bytes = std::size_t{8} << 30; bytes >= std::size_t{1} << 30; bytes /= 2) {  // address space only
     void *device = reserve(bytes), *shadow = reserve(bytes + 64);
     if (device != nullptr && shadow != nullptr) {
       watch.memory = reinterpret_cast<std::uintptr_t>(device);
@@ -161,12 +161,17 @@ bool Memory::allows(const void* data, std::size_t bytes, bool write) {
   const std::size_t offset = reinterpret_cast<std::uintptr_t>(data) - watch.memory;
   if (offset >= watch.bytes || bytes > watch.bytes - offset) return false;
   std::uint8_t* const shadow = watch.shadow + offset;
-  const auto need = static_cast<std::uint8_t>(write ? watch.write_bits : watch.read_bits);
-  std::uint8_t all = 0xff;
-  for (std::size_t i = 0; i < bytes; ++i) all &= shadow[i];
+  const std::uint64_t need = write ? watch.write_bits : watch.read_bits;
+  std::uint64_t all = ~std::uint64_t{0}, eight;
+  std::size_t i = 0;
+  for (; i + 8 <= bytes; i += 8) {
+    std::memcpy(&eight, shadow + i, 8);
+    all &= eight;
+  }
+  for (; i < bytes; ++i) all &= eight_times(shadow[i]);
   if ((all & need) != need) return false;
   if (write)
-    for (std::size_t i = 0; i < bytes; ++i) shadow[i] |= kWritten;
+    for (i = 0; i < bytes; ++i) shadow[i] |= kWritten;
   return true;
 }
 

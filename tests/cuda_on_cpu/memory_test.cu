@@ -321,6 +321,7 @@ TEST_F(EmulatedMemory, WorkEnqueuedBeforeAnAccessRunsBefore) {
 
 }  // namespace
 
+constexpr int kBeforeNamedKernel = __LINE__;
 /// Outside of the unnamed namespace, with a template parameter: as kernels are.
 template <class T>
 __global__ void named_kernel(const T* from, T* to) {
@@ -335,7 +336,7 @@ TEST(EmulatedMemoryReports, NameKernelAndSourceLine) {
                         [&] {
                           launch(named_kernel<float>, {dim3(1), dim3(1)}, nullptr, to.data(), to.data());
                         });
-  testing::expect_fault(FaultKind::unwritten, "\n  at cuda_on_cpu/memory_test.cu:" + std::to_string(__LINE__ - 7), [&] {
+  testing::expect_fault(FaultKind::unwritten, "\n  at cuda_on_cpu/memory_test.cu:" + std::to_string(kBeforeNamedKernel + 4), [&] {
     launch(named_kernel<float>, {dim3(1), dim3(1)}, nullptr, to.data(), to.data());
   });
 }

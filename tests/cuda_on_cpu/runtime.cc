@@ -41,6 +41,7 @@ std::string forget_fault() {
   drop_all();
   const std::string text = runtime().fault ? runtime().fault->what() : "";
   runtime().fault.reset();
+  runtime().last = cudaSuccess;
   return text;
 }
 

@@ -18,7 +18,7 @@ namespace emulation {
 
 using Work = std::function<void()>;
 
-inline constexpr int kRuntimeVersion = 12040;
+inline constexpr int kRuntimeVersion = 13000;
 
 /// What an event has recorded: record number `recorded` is done when `reached` is as large.
 struct EventState {

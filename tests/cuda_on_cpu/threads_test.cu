@@ -142,14 +142,15 @@ TEST_F(EmulatedThreads, AfterABarrierAllSeeWhatWasWrittenBefore) {
 }
 
 TEST_F(EmulatedThreads, BarriersThatNotAllThreadsReachAreReported) {
-  expect_fault(
-      FaultKind::divergence,
-      "waits at __syncthreads (cuda_on_cpu/threads_test.cu:" + std::to_string(__LINE__ + 2) + "), but thread (40, 0, 0) has ended",
-      running(64, [](unsigned t) {
-        if (t == 40) return 0;
-        __syncthreads();
-        return 1;
-      }));
+  const int line = __LINE__ + 3;
+  const auto ends_early = [](unsigned t) {
+    if (t == 40) return 0;
+    __syncthreads();
+    return 1;
+  };
+  expect_fault(FaultKind::divergence,
+               "waits at __syncthreads (cuda_on_cpu/threads_test.cu:" + std::to_string(line) + "), but thread (40, 0, 0) has ended",
+               running(64, ends_early));
   expect_fault(FaultKind::divergence, "waits at __syncthreads (", running(64, [](unsigned t) {
                  if (t < 32) {
                    __syncthreads();
