@@ -114,10 +114,6 @@ std::size_t workspace(const EmbeddingGrad&, const Graph&, const Node&);
 std::size_t workspace(const CrossEntropy&, const Graph&, const Node&);
 std::size_t workspace(const LinearCrossEntropy&, const Graph&, const Node&);
 std::size_t workspace(const LinearCrossEntropyGrad&, const Graph&, const Node&);
-std::size_t workspace(const MultiHeadAttn&, const Graph&, const Node&);
-std::size_t workspace(const MultiHeadAttnGradQ&, const Graph&, const Node&);
-std::size_t workspace(const MultiHeadAttnGradK&, const Graph&, const Node&);
-std::size_t workspace(const MultiHeadAttnGradV&, const Graph&, const Node&);
 std::size_t workspace(const CachedAttention&, const Graph&, const Node&);
 std::size_t workspace(const GlobalNorm&, const Graph&, const Node&);
 /// The others want none.

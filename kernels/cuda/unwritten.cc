@@ -26,11 +26,6 @@ void run(const LinearCrossEntropy&, const Step&, Context&) { throw Error("cuda: 
 void run(const LinearCrossEntropyGrad&, const Step&, Context&) { throw Error("cuda: LinearCrossEntropyGrad is not written yet"); }
 
 // attention.cu
-void run(const MultiHeadAttn&, const Step&, Context&) { throw Error("cuda: MultiHeadAttn is not written yet"); }
-void run(const AttnDelta&, const Step&, Context&) { throw Error("cuda: AttnDelta is not written yet"); }
-void run(const MultiHeadAttnGradQ&, const Step&, Context&) { throw Error("cuda: MultiHeadAttnGradQ is not written yet"); }
-void run(const MultiHeadAttnGradK&, const Step&, Context&) { throw Error("cuda: MultiHeadAttnGradK is not written yet"); }
-void run(const MultiHeadAttnGradV&, const Step&, Context&) { throw Error("cuda: MultiHeadAttnGradV is not written yet"); }
 
 
 // rope.cu
@@ -39,7 +34,6 @@ void run(const Rope&, const Step&, Context&) { throw Error("cuda: Rope is not wr
 // cache.cu
 void run(const CacheWrite&, const Step&, Context&) { throw Error("cuda: CacheWrite is not written yet"); }
 
-std::size_t run_attention_gradients(std::span<const Step>, Context&) { return 0; }
 
 std::size_t workspace(const RmsNormGrad&, const Graph&, const Node&) { return 0; }
 std::size_t workspace(const LayerNormGrad&, const Graph&, const Node&) { return 0; }
@@ -47,9 +41,5 @@ std::size_t workspace(const EmbeddingGrad&, const Graph&, const Node&) { return 
 std::size_t workspace(const CrossEntropy&, const Graph&, const Node&) { return 0; }
 std::size_t workspace(const LinearCrossEntropy&, const Graph&, const Node&) { return 0; }
 std::size_t workspace(const LinearCrossEntropyGrad&, const Graph&, const Node&) { return 0; }
-std::size_t workspace(const MultiHeadAttn&, const Graph&, const Node&) { return 0; }
-std::size_t workspace(const MultiHeadAttnGradQ&, const Graph&, const Node&) { return 0; }
-std::size_t workspace(const MultiHeadAttnGradK&, const Graph&, const Node&) { return 0; }
-std::size_t workspace(const MultiHeadAttnGradV&, const Graph&, const Node&) { return 0; }
 
 }  // namespace graft::cuda

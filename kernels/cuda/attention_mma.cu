@@ -1,0 +1,200 @@
+// Attention forward of bf16 tensors on tensor cores (mma.sync): FlashAttention-2 (Dao 2023), algorithm 1. Scores and sums are f32; P is rounded to bf16 for P·V.
+//
+// A block of 4 warps answers 128 queries of one head, 32 a warp, and goes over the keys in tiles, two of which are in shared memory: one that is computed with, one that is on
+// its way. In a warp, lane 4g + t has of each [16, 8] result the rows g and g + 8 and the columns 2t and 2t + 1; the four lanes of a row share what is of the row.
+#include <cmath>
+
+#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention_tiles.cuh"
+
+namespace graft::cuda {
+namespace {
+
+constexpr int kWarps = 4, kThreads = kWarps * kWarp;
+constexpr int kStrips = 2;                      // of 16 queries, a warp
+constexpr int kQueries = kWarps * kStrips * 16;  // of a block
+
+/// Keys of a tile: as many as leave the results of a warp in registers.
+template <int kDim>
+constexpr int kKeysOf = 64;
+
+template <int kDim>
+constexpr std::size_t kShared = sizeof(bf16) * kDim * (kQueries + 2 * 2 * kKeysOf<kDim>);  // queries, and keys and values twice
+
+/// Over the four lanes of a row.
+template <class Combine>
+__device__ __forceinline__ float over_row(float x, Combine&& combine) {
+  x = combine(x, __shfl_xor_sync(kFullWarp, x, 1));
+  return combine(x, __shfl_xor_sync(kFullWarp, x, 2));
+}
+
+/// out and lse of one tile of queries of one head; both may be null. Head dimensions up to kDim, multiples of 8.
+template <int kDim>
+__global__ void __launch_bounds__(kThreads) attention_mma_kernel(AttentionProblem p, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse) {
+  static_assert(kDim == 64 || kDim == 128);
+  constexpr int kKeys = kKeysOf<kDim>;
+  const auto [tile, head] = block_tile(p, Side::queries, kQueries);
+  const Sequence& s = tile.sequence;
+  const int here = tile.rows.count(), kv_head = head / p.group();
+  if (here <= 0) return;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
+  bf16* queries = shared_memory<bf16>();
+  bf16* keys = queries + kQueries * kDim;    // two tiles
+  bf16* values = keys + 2 * kKeys * kDim;
+  const std::int64_t q_at = (s.q_begin + tile.rows.first) * p.q_cols() + std::int64_t{head} * p.head_dim;
+  const std::int64_t kv_at = s.kv_begin * p.kv_cols() + std::int64_t{kv_head} * p.head_dim;
+  const Rows all = keys_of(p, s, tile.rows);
+  const auto load_keys = [&](int begin, int stage) {
+    const int count = all.last - begin;
+    load_tile_async<kKeys, kDim, kThreads>(keys + stage * kKeys * kDim, k + kv_at + begin * p.kv_cols(), p.kv_cols(), count, p.head_dim);
+    load_tile_async<kKeys, kDim, kThreads>(values + stage * kKeys * kDim, v + kv_at + begin * p.kv_cols(), p.kv_cols(), count, p.head_dim);
+  };
+  load_tile_async<kQueries, kDim, kThreads>(queries, q + q_at, p.q_cols(), here, p.head_dim);
+  if (all.first < all.last) load_keys(all.first, 0);
+  ptx::cp_async_commit();
+
+  // The warp's own queries, and the keys that they see.
+  const int own = warp * kStrips * 16;
+  const Rows own_queries = {tile.rows.first + own, tile.rows.first + own + kStrips * 16};
+  const Rows own_keys = keys_of(p, s, own_queries);
+  const float scale = p.scale * kLog2E;  // weights are powers of 2
+  float results[kStrips][kDim / 8][4], maxima[kStrips][2], sums[kStrips][2];
+#pragma unroll
+  for (int i = 0; i < kStrips; ++i) {
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) results[i][n][e] = 0.0f;
+    maxima[i][0] = maxima[i][1] = -INFINITY;
+    sums[i][0] = sums[i][1] = 0.0f;
+  }
+
+  int stage = 0;
+  for (int begin = all.first; begin < all.last; begin += kKeys, stage ^= 1) {
+    if (begin + kKeys < all.last) load_keys(begin + kKeys, stage ^ 1);
+    ptx::cp_async_commit();
+    ptx::cp_async_wait<1>();
+    __syncthreads();
+    if (begin < own_keys.last && begin + kKeys > own_keys.first) {
+      bf16 *tile_keys = keys + stage * kKeys * kDim, *tile_values = values + stage * kKeys * kDim;
+      float scores[kStrips][kKeys / 8][4] = {};
+#pragma unroll
+      for (int step = 0; step < kDim / 16; ++step) {
+        std::uint32_t left[kStrips][4];
+#pragma unroll
+        for (int i = 0; i < kStrips; ++i) left_operand<kDim>(left[i], queries, own + i * 16, step);
+#pragma unroll
+        for (int j = 0; j < kKeys / 16; ++j) {
+          std::uint32_t right[2][2];
+          right_operands_of_rows<kDim>(right, tile_keys, j * 16, step);
+#pragma unroll
+          for (int i = 0; i < kStrips; ++i) {
+            ptx::mma_m16n8k16(scores[i][2 * j], left[i], right[0]);
+            ptx::mma_m16n8k16(scores[i][2 * j + 1], left[i], right[1]);
+          }
+        }
+      }
+
+#pragma unroll
+      for (int i = 0; i < kStrips; ++i)
+#pragma unroll
+        for (int j = 0; j < kKeys / 8; ++j)
+#pragma unroll
+          for (int e = 0; e < 4; ++e) scores[i][j][e] *= scale;
+      if (begin + kKeys > s.kv_seq || !all_visible(p, s, own_queries, {begin, begin + kKeys})) {
+#pragma unroll
+        for (int i = 0; i < kStrips; ++i)
+#pragma unroll
+          for (int j = 0; j < kKeys / 8; ++j)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+              const int query = own_queries.first + i * 16 + e / 2 * 8 + g, key = begin + j * 8 + 2 * t + e % 2;
+              if (key >= s.kv_seq || !visible(p, s, query, key)) scores[i][j][e] = -INFINITY;
+            }
+      }
+#pragma unroll
+      for (int i = 0; i < kStrips; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          float top = maxima[i][half];
+#pragma unroll
+          for (int j = 0; j < kKeys / 8; ++j)
+#pragma unroll
+            for (int e = 0; e < 2; ++e) top = fmaxf(top, scores[i][j][2 * half + e]);
+          top = over_row(top, [](float a, float b) { return fmaxf(a, b); });
+          const float shift = top == -INFINITY ? 0.0f : top;  // nothing seen so far: all weights are 0
+          const float factor = exp2f(maxima[i][half] - shift);
+          maxima[i][half] = top;
+          float sum = 0.0f;
+#pragma unroll
+          for (int j = 0; j < kKeys / 8; ++j)
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+              float& score = scores[i][j][2 * half + e];
+              score = exp2f(score - shift);
+              sum += score;
+            }
+          sums[i][half] = sums[i][half] * factor + sum;
+#pragma unroll
+          for (int n = 0; n < kDim / 8; ++n)
+#pragma unroll
+            for (int e = 0; e < 2; ++e) results[i][n][2 * half + e] *= factor;
+        }
+      }
+
+#pragma unroll
+      for (int step = 0; step < kKeys / 16; ++step) {
+        std::uint32_t left[kStrips][4];
+#pragma unroll
+        for (int i = 0; i < kStrips; ++i) as_left_operand(left[i], scores[i][2 * step], scores[i][2 * step + 1]);
+#pragma unroll
+        for (int n = 0; n < kDim / 16; ++n) {
+          std::uint32_t right[2][2];
+          right_operands<kDim>(right, tile_values, step * 16, n);
+#pragma unroll
+          for (int i = 0; i < kStrips; ++i) {
+            ptx::mma_m16n8k16(results[i][2 * n], left[i], right[0]);
+            ptx::mma_m16n8k16(results[i][2 * n + 1], left[i], right[1]);
+          }
+        }
+      }
+    }
+    __syncthreads();  // this tile's place is the one after next's
+  }
+  ptx::cp_async_wait<0>();
+
+#pragma unroll
+  for (int i = 0; i < kStrips; ++i) {
+    float factors[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float sum = over_row(sums[i][half], [](float a, float b) { return a + b; });
+      const int row = own + i * 16 + half * 8 + g;
+      factors[half] = sum == 0.0f ? 0.0f : 1.0f / sum;
+      if (lse != nullptr && t == 0 && row < here)
+        lse[(s.q_begin + tile.rows.first + row) * p.heads + head] = sum == 0.0f ? -INFINITY : maxima[i][half] * kLn2 + logf(sum);
+    }
+    const int first = own + i * 16;
+    if (out != nullptr)
+      store_rows<kDim>(results[i], factors[0], factors[1], queries + first * kDim, out + q_at + first * p.q_cols(), p.q_cols(), here - first, p.head_dim);
+  }
+}
+
+}  // namespace
+
+bool forward_mma(const MultiHeadAttn& op, const Step& step, const Context& context) {
+  const AttentionProblem p = attention_problem(op, step.in);
+  if (step.in[0].type.dtype != DType::bf16 || p.head_dim % kChunk != 0 || p.head_dim > 128) return false;
+  const auto start = [&]<int kDim>() {
+    launch(attention_mma_kernel<kDim>, tile_grid(p, Side::queries, kQueries, kThreads, kShared<kDim>), context.stream, p, step.in[0].as<const bf16>(),
+           step.in[1].as<const bf16>(), step.in[2].as<const bf16>(), step.out[0].as<bf16>(), step.out[1].as<float>());
+  };
+  if (p.head_dim <= 64) {
+    start.template operator()<64>();
+  } else {
+    start.template operator()<128>();
+  }
+  return true;
+}
+
+}  // namespace graft::cuda

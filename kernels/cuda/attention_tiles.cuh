@@ -1,0 +1,100 @@
+#pragma once
+// Tiles of bf16 in shared memory, and the operands that tensor cores take from them (ptx.cuh has the layouts).
+//
+// A tile has rows of kDim elements, in chunks of 8 (16 bytes). Chunk c of row r lies where chunk c ^ (r % 8) would lie plainly: the 8 rows that one ldmatrix reads at
+// the same chunk then lie in different banks, and so do the 8 chunks that neighbouring threads copy.
+#include <cstdint>
+
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/ptx.cuh"
+
+namespace graft::cuda {
+
+inline constexpr int kChunk = 8;
+
+template <int kDim>
+__device__ __forceinline__ bf16* chunk_at(bf16* tile, int row, int chunk) {
+  static_assert(kDim % (8 * kChunk) == 0);
+  return tile + row * kDim + (chunk ^ (row % 8)) * kChunk;
+}
+
+/// Begins to copy `count` rows of head_dim elements, `stride` apart in global memory, to a tile of kRows; the rest of it becomes 0. By all kThreads threads of a
+/// block; head_dim is a multiple of 8, and rows begin at multiples of 16 bytes.
+template <int kRows, int kDim, int kThreads>
+__device__ __forceinline__ void load_tile_async(bf16* tile, const bf16* from, std::int64_t stride, int count, int head_dim) {
+  constexpr int kChunks = kDim / kChunk, kStep = kThreads / kChunks;  // rows that the threads copy at a time
+  static_assert(kThreads % kChunks == 0 && kStep % 8 == 0 && kRows % kStep == 0);  // a thread's chunk lies at the same place in each of its rows
+  const int first = static_cast<int>(threadIdx.x) / kChunks, chunk = static_cast<int>(threadIdx.x) % kChunks;
+  bf16* to = chunk_at<kDim>(tile, first, chunk);
+  const bf16* at = from + first * stride + chunk * kChunk;
+  if (chunk * kChunk >= head_dim) count = 0;
+#pragma unroll
+  for (int row = 0; row < kRows; row += kStep) {
+    const bool there = first + row < count;
+    ptx::cp_async_16(to + row * kDim, there ? at : from, there);
+    at += kStep * stride;
+  }
+}
+
+/// Where in a tile a lane finds its chunk of an operand: in row `row` of a strip of 16, chunk 2·step + `chunk` of it, chunk being 0 or 1. Written so that only one exclusive or
+/// depends on the step.
+template <int kDim>
+__device__ __forceinline__ bf16* operand_at(bf16* tile, int first_row, int row, int step, int chunk) {
+  return tile + first_row * kDim + row * kDim + ((2 * step) ^ (chunk ^ (row % 8))) * kChunk;
+}
+
+/// The left operand: rows first_row … + 15, columns 16·step … + 15. first_row is a multiple of 8, here and below.
+template <int kDim>
+__device__ __forceinline__ void left_operand(std::uint32_t (&to)[4], bf16* tile, int first_row, int step) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  ptx::ldmatrix_x4(to, operand_at<kDim>(tile, first_row, lane % 16, step, lane / 16));
+}
+
+/// Two right operands whose columns are the tile's rows, as in a·tileᵀ: rows first_row … + 7 and first_row + 8 … + 15, columns 16·step … + 15.
+template <int kDim>
+__device__ __forceinline__ void right_operands_of_rows(std::uint32_t (&to)[2][2], bf16* tile, int first_row, int step) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  std::uint32_t both[4];
+  ptx::ldmatrix_x4(both, operand_at<kDim>(tile, first_row, lane / 16 * 8 + lane % 8, step, lane / 8 % 2));
+  to[0][0] = both[0], to[0][1] = both[1], to[1][0] = both[2], to[1][1] = both[3];
+}
+
+/// Two right operands whose rows are the tile's, as in a·tile: rows first_row … + 15, columns 16·step … + 7 and 16·step + 8 … + 15.
+template <int kDim>
+__device__ __forceinline__ void right_operands(std::uint32_t (&to)[2][2], bf16* tile, int first_row, int step) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  std::uint32_t both[4];
+  ptx::ldmatrix_x4_trans(both, operand_at<kDim>(tile, first_row, lane % 16, step, lane / 16));
+  to[0][0] = both[0], to[0][1] = both[1], to[1][0] = both[2], to[1][1] = both[3];
+}
+
+/// The left operand made of two neighbouring results [16, 8] of products, rounded: they lie in the same threads.
+__device__ __forceinline__ void as_left_operand(std::uint32_t (&to)[4], const float (&low)[4], const float (&high)[4]) {
+  to[0] = ptx::pack_bf16(low[0], low[1]);
+  to[1] = ptx::pack_bf16(low[2], low[3]);
+  to[2] = ptx::pack_bf16(high[0], high[1]);
+  to[3] = ptx::pack_bf16(high[2], high[3]);
+}
+
+/// 16 rows of results [16, kDim], times a factor for the rows g and g + 8 of each lane, by way of a warp's own 16 rows of shared memory, to the first `count` rows in
+/// global memory.
+template <int kDim>
+__device__ __forceinline__ void store_rows(const float (&results)[kDim / 8][4], float low_factor, float high_factor, bf16* own_rows, bf16* to, std::int64_t stride, int count,
+                                           int head_dim) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
+  __syncwarp();
+#pragma unroll
+  for (int n = 0; n < kDim / 8; ++n) {
+    *reinterpret_cast<std::uint32_t*>(chunk_at<kDim>(own_rows, g, n) + 2 * t) = ptx::pack_bf16(results[n][0] * low_factor, results[n][1] * low_factor);
+    *reinterpret_cast<std::uint32_t*>(chunk_at<kDim>(own_rows, g + 8, n) + 2 * t) = ptx::pack_bf16(results[n][2] * high_factor, results[n][3] * high_factor);
+  }
+  __syncwarp();
+  constexpr int kChunks = kDim / kChunk;
+#pragma unroll
+  for (int i = lane; i < 16 * kChunks; i += kWarp) {
+    const int row = i / kChunks, chunk = i % kChunks;
+    if (row < count && chunk * kChunk < head_dim) store_pack(to + row * stride + chunk * kChunk, load_pack<kChunk>(chunk_at<kDim>(own_rows, row, chunk)));
+  }
+}
+
+}  // namespace graft::cuda
