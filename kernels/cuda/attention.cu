@@ -389,6 +389,9 @@ void with_tiles(const AttentionProblem& p, DType dtype, F&& f) {
 
 void forward(const MultiHeadAttn& op, const Step& step, const Context& context) {
   const AttentionProblem p = attention_problem(op, step.in);
+  if (takes_mma(p, step.in[0].type.dtype)) {
+    return forward_mma(p, step.in[0].as<const bf16>(), step.in[1].as<const bf16>(), step.in[2].as<const bf16>(), step.out[0].as<bf16>(), step.out[1].as<float>(), context);
+  }
   with_tiles(p, step.in[0].type.dtype, [&]<class T, int kDim>() {
     launch(attention_kernel<T, kDim>,
            tile_grid(p, Side::queries, Tiles<kDim>::kRows, kThreads, shared_bytes<kDim>(p.head_dim, 3, 1)), context.stream, p,
@@ -410,6 +413,7 @@ GradientTensors<T> gradient_tensors(std::span<const TensorView> in, const Gradie
 
 void gradients(const MultiHeadAttn& op, std::span<const TensorView> in, const Gradients& out, const Context& context) {
   const AttentionProblem p = attention_problem(op, in);
+  if (takes_mma(p, in[0].type.dtype)) return gradients_mma(p, gradient_tensors<bf16>(in, out), context);
   with_tiles(p, in[0].type.dtype, [&]<class T, int kDim>() {
     const GradientTensors<T> tensors = gradient_tensors<T>(in, out);
     constexpr int kRows = Tiles<kDim>::kRows;
@@ -464,7 +468,7 @@ std::size_t run_attention_gradients(std::span<const Step> steps, Context& contex
 }
 
 void run(const MultiHeadAttn& op, const Step& step, Context& context) {
-  if ((step.out[0] || step.out[1]) && !forward_mma(op, step, context)) forward(op, step, context);
+  if (step.out[0] || step.out[1]) forward(op, step, context);
 }
 
 void run(const MultiHeadAttnGradQ&, const Step& step, Context& context) { run_attention_gradients({&step, 1}, context); }

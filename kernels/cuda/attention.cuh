@@ -168,8 +168,11 @@ struct GradientTensors {
   T *dq, *dk, *dv;
 };
 
-// attention_mma.cu
-/// Runs the forward pass on tensor cores, if it is one for them: bf16, head_dim a multiple of 8 up to 128. Returns whether it did.
-bool forward_mma(const MultiHeadAttn& op, const Step& step, const Context& context);
+/// Whether tensor cores serve it: bf16, heads of a multiple of 8 elements (rows then begin at multiples of 16 bytes) up to 128.
+inline bool takes_mma(const AttentionProblem& p, DType dtype) { return dtype == DType::bf16 && p.head_dim % 8 == 0 && p.head_dim <= 128; }
+
+// attention_mma.cu and attention_mma_grad.cu, for problems that takes_mma
+void forward_mma(const AttentionProblem& p, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse, const Context& context);
+void gradients_mma(const AttentionProblem& p, const GradientTensors<bf16>& tensors, const Context& context);
 
 }  // namespace graft::cuda

@@ -182,19 +182,15 @@ __global__ void __launch_bounds__(kThreads) attention_mma_kernel(AttentionProble
 
 }  // namespace
 
-bool forward_mma(const MultiHeadAttn& op, const Step& step, const Context& context) {
-  const AttentionProblem p = attention_problem(op, step.in);
-  if (step.in[0].type.dtype != DType::bf16 || p.head_dim % kChunk != 0 || p.head_dim > 128) return false;
+void forward_mma(const AttentionProblem& p, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse, const Context& context) {
   const auto start = [&]<int kDim>() {
-    launch(attention_mma_kernel<kDim>, tile_grid(p, Side::queries, kQueries, kThreads, kShared<kDim>), context.stream, p, step.in[0].as<const bf16>(),
-           step.in[1].as<const bf16>(), step.in[2].as<const bf16>(), step.out[0].as<bf16>(), step.out[1].as<float>());
+    launch(attention_mma_kernel<kDim>, tile_grid(p, Side::queries, kQueries, kThreads, kShared<kDim>), context.stream, p, q, k, v, out, lse);
   };
   if (p.head_dim <= 64) {
     start.template operator()<64>();
   } else {
     start.template operator()<128>();
   }
-  return true;
 }
 
 }  // namespace graft::cuda
