@@ -4,6 +4,7 @@
 #include <functional>
 #include <limits>
 
+#include "graft/bf16.h"
 #include "graft/error.h"
 #include "graft/gradient_check.h"
 #include "graft/gtest.h"
@@ -64,6 +65,34 @@ struct Decode {
     g.record(Increment{}, {count});
   }
 };
+
+TEST(BackendCheck, AllowsBf16WhatRoundingCosts) {
+  Graph g;
+  const Value x = g.input("x", {8, 16}, DType::bf16);
+  g.output("y", g.scale(g.tanh(x), 3.0));                     // rounded twice
+  g.output("sums", g.sum(g.input("z", {8, 16}, DType::bf16), Axis::rows));  // not at all
+  WrongBackend right([](const Step&) {});
+  const GradientCheckReport report = backend_check(g, right);
+  EXPECT_TRUE(report.passed) << report.to_string();
+  EXPECT_GT(report.rows[1].error, 1e-3) << "rounding is seen";
+  const auto times = [](float factor, DType dtype) {
+    return WrongBackend([=](const Step& step) {
+      const TensorView& out = step.out[0];
+      if (out.type.dtype != dtype) return;
+      for (std::int64_t i = 0; i < out.size(); ++i)
+        if (dtype == DType::bf16)
+          out.as<Bf16>()[i] = to_bf16(factor * to_float(out.as<Bf16>()[i]));
+        else
+          out.as<float>()[i] *= factor;
+    });
+  };
+  WrongBackend narrow = times(1.02f, DType::bf16), wide = times(1.0001f, DType::f32);
+  for (WrongBackend* wrong : {&narrow, &wide}) {
+    const GradientCheckReport caught = backend_check(g, *wrong);
+    EXPECT_EQ(row(caught, "y").passed, wrong != &narrow) << caught.to_string();
+    EXPECT_EQ(row(caught, "sums").passed, wrong != &wide) << caught.to_string();
+  }
+}
 
 TEST(BackendCheck, PassesARightBackendAndComparesOutputsAndStates) {
   const Decode d;

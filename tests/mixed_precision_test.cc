@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <bit>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -301,6 +302,40 @@ TEST(MixedPrecision, ASumWithAnAddendStaysF32AndIsRoundedForTheGradientThatReads
   EXPECT_EQ(stored_in_bf16(passes::mixed_precision(g)), Names{}) << "exp's gradient reads a in f32";
 }
 
+TEST(MixedPrecision, AnOutputOfTheGraphStaysF32AndWhatNobodyReadsDoesNotMatter) {
+  Graph g;
+  const Value a = product(g, "a", g.input("x", {4, 8}));
+  g.output("relu", g.relu(a));
+  EXPECT_EQ(stored_in_bf16(passes::mixed_precision(g)), Names{});
+  Graph h;
+  const Value b = product(h, "b", h.input("x", {4, 8})), grad = h.record(SwigluGrad{}, {b, b, b}, "grad");
+  h.output("out", h.sum(product(h, "c", grad)));
+  EXPECT_EQ(stored_in_bf16(passes::mixed_precision(h)), (Names{"b", "grad", "grad:1"}));
+}
+
+TEST(MixedPrecision, CastsEachOutputOfANodeUnderANameOfItsOwn) {
+  Graph g;
+  const Value x = g.input("x", {4, 8}), grad = g.record(SwigluGrad{}, {x, x, x}, "grad");
+  g.output("out", g.sum(g.matmul(grad, Value{grad.node, 1}, true, false)));
+  const Graph narrow = passes::mixed_precision(g);
+  EXPECT_TRUE(narrow.find("bf16:grad"));
+  EXPECT_TRUE(narrow.find("bf16:grad:1"));
+}
+
+TEST(MixedPrecision, StatisticsAndGradientsOfWeightsStayF32WhateverReadsThem) {
+  Graph g;
+  const Value q = product(g, "q", g.input("x", {4, 8})), w = g.parameter("w", {8, 5}), labels = g.input_u32("labels", {4});
+  const Value attention = g.causal_attention(q, q, q, 2, 2, 4);
+  const Value lse = g.scale(Value{attention.node, 1}, 2.0);
+  const LinearCrossEntropy op;
+  const Value loss = g.record(op, {q, w, labels});
+  const Value grad = g.record(LinearCrossEntropyGrad{op}, {q, w, labels, {loss.node, 1}, {loss.node, 2}, loss}, "grad");
+  const Value dweight = g.relu(Value{grad.node, 1});
+  g.output("out", g.sum(g.matmul(g.matmul(lse, lse, true, false), g.slice_rows(dweight, 0, 2))));
+  EXPECT_EQ(stored_in_bf16(passes::mixed_precision(g)), (Names{"q", "causal_attention_0", "grad", "matmul_0"}))
+      << "only what else is made of them";
+}
+
 TEST(MixedPrecision, AttentionIsNarrowEvenWhereItsResultIsReadInF32) {
   Graph g;
   const Value q = product(g, "q", g.input("x", {4, 8})), k = g.exp(q);
@@ -319,7 +354,9 @@ TEST(MixedPrecision, AttentionIsNarrowEvenWhereItsResultIsReadInF32) {
 TEST(MixedPrecision, LeavesGraphsAloneThatAreNotF32) {
   for (const Graph& narrow : {passes::mixed_precision(passes::fuse(training_graph())), passes::mixed_precision(gpt2_training_graph())})
     EXPECT_EQ(passes::mixed_precision(narrow).to_text(), narrow.to_text());
-  const Graph f64 = training_graph().to_f64();
+  Graph shown = training_graph();
+  shown.output("attention", shown.find("model.layers.0.self_attn.causal_attention_0"));
+  const Graph f64 = shown.to_f64();
   EXPECT_EQ(passes::mixed_precision(f64).to_text(), f64.to_text());
 }
 
@@ -378,6 +415,40 @@ TEST(MixedPrecision, SharesCheckpointsWithTheWideGraph) {
   Session a(wide, *backend), b(passes::mixed_precision(training_graph(6)), *backend);
   b.restore(a.snapshot());
   EXPECT_EQ(a.read("model.embed_tokens.weight"), b.read("model.embed_tokens.weight"));
+}
+
+TEST(Bf16, GradientsAreCastOnlyWhereTypesDiffer) {
+  Graph g;
+  const Value a = g.input("a", {3, 4}, DType::bf16), b = g.input("b", {4, 5}, DType::bf16), c = g.input("c", {3, 5}, DType::bf16);
+  const Value out = g.sub(g.record(MatMul{false, false, true}, {a, b}), c);
+  const Value loss = g.sum(g.cast(out, DType::f32));
+  const Gradients gradients = differentiate(g, loss, {a, b, c});
+  for (const Gradient& gradient : gradients.all) EXPECT_EQ(g.type(gradient.gradient), g.type(gradient.of));
+  EXPECT_EQ(count(g, "cast"), 2) << "to the loss and back";
+}
+
+TEST(Bf16, WhatIsNotANumberStaysSo) {
+  // a NaN whose lower bits would carry into the sign
+  const std::vector<float> from = {1.0f, std::bit_cast<float>(0x7fffffffu), 2.0f, -3.0f, 0.5f};
+  for (const char* name : {"reference", "cpu"}) {
+    const auto backend = make_backend(name, 1);
+    Graph g;
+    const Value x = g.input("x", {1, 5}), weight = g.constant({5}, {1.0});
+    g.output("out", g.record(RmsNorm{1e-5, true}, {x, weight}));
+    Session session(g, *backend);
+    session.write("x", from);
+    session.step();
+    for (const float value : session.read("out")) EXPECT_TRUE(std::isnan(value)) << name;
+  }
+}
+
+TEST(Bf16, AttributesSayThatAResultIsRounded) {
+  EXPECT_EQ(op_attributes(MatMul{false, true, true}), "transpose_b bf16");
+  EXPECT_EQ(op_attributes(MatMul{true, true}), "transpose_a transpose_b");
+  EXPECT_EQ(op_attributes(MatMul{false, false, true}), "bf16");
+  EXPECT_EQ(op_attributes(RmsNorm{0.5, true}), "eps=0.5 bf16");
+  EXPECT_EQ(op_attributes(LayerNorm{0.5, true}), "eps=0.5 bf16");
+  EXPECT_EQ(op_attributes(CrossEntropyGrad{{}, true}), "reduction=mean bf16");
 }
 
 TEST(MixedPrecision, GradientsOfNarrowProductsAreNarrowProducts) {

@@ -127,7 +127,6 @@ class Assignment {
     for (bool changed = true; changed;) {
       changed = false;
       for (std::int32_t n = 0; n < count(); ++n) changed |= update(n);
-      for (std::int32_t n = count(); n-- > 0;) changed |= update(n);
     }
   }
 
