@@ -28,9 +28,6 @@ void run(const LinearCrossEntropyGrad&, const Step&, Context&) { throw Error("cu
 // attention.cu
 
 
-// rope.cu
-void run(const Rope&, const Step&, Context&) { throw Error("cuda: Rope is not written yet"); }
-
 // cache.cu
 void run(const CacheWrite&, const Step&, Context&) { throw Error("cuda: CacheWrite is not written yet"); }
 
