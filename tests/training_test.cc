@@ -5,49 +5,14 @@
 #include <filesystem>
 
 #include "graft/backend.h"
-#include "graft/nn.h"
-#include "graft/optim.h"
 #include "graft/session.h"
+#include "tests/small_llama.h"
 
 namespace graft {
 namespace {
 
-constexpr std::int64_t kSequences = 4, kLength = 8, kRows = kSequences * kLength;
-
-Graph training_graph(double dropout) {
-  Graph g(17);
-  const nn::Llama model(g, {.vocab_size = 13,
-                            .hidden_size = 16,
-                            .intermediate_size = 24,
-                            .num_layers = 2,
-                            .num_heads = 4,
-                            .num_kv_heads = 2,
-                            .dropout = dropout});
-  const Value logits = model.forward(g, g.input_u32("ids", {kRows}), Segments::uniform(kLength));
-  const Value loss = g.cross_entropy(logits, g.input_u32("labels", {kRows}));
-  g.output("loss", loss);
-  optim::UpdateOptions options;
-  options.schedule = {.kind = Schedule::Kind::cosine, .base = 2e-2, .min = 1e-3, .total = 300, .warmup = 3};
-  options.clip_norm = 1.0;
-  options.loss = loss;
-  optim::adamw(g, differentiate(g, loss), {}, options);
-  return g;
-}
-
-/// Sequences that count up by their own stride: the next token follows from the two before it.
-double train_step(Session& session, std::uint32_t step) {
-  std::vector<std::uint32_t> ids, labels;
-  for (std::uint32_t s = 0; s < kSequences; ++s)
-    for (std::uint32_t i = 0; i < kLength; ++i) {
-      const std::uint32_t start = 3 * step + 5 * s, stride = 1 + (step + s) % 3;
-      ids.push_back((start + i * stride) % 13);
-      labels.push_back((start + (i + 1) * stride) % 13);
-    }
-  session.write("ids", ids);
-  session.write("labels", labels);
-  session.step();
-  return session.scalar("loss");
-}
+using testing::train_step;
+using testing::training_graph;
 
 TEST(Training, SmallLlamaLearnsToCount) {
   const auto backend = cpu_backend(2);
@@ -68,7 +33,7 @@ Tensors bytes_of(const Session& session) {
 }
 
 void expect_resumes(const std::function<std::unique_ptr<Backend>()>& make, const std::string& name) {
-  const std::filesystem::path file = std::filesystem::path(testing::TempDir()) / ("graft_resume_" + name + ".h5");
+  const std::filesystem::path file = std::filesystem::path(::testing::TempDir()) / ("graft_resume_" + name + ".h5");
   const auto backend = make();
   Session straight(training_graph(0.2), *backend);
   std::vector<double> losses;

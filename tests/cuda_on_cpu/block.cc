@@ -27,15 +27,13 @@ void put_in_order(Numbers& numbers, std::mt19937_64& random) {
 }
 
 bool same_place(const Site& a, const Site& b) {
-  return a.line() == b.line() && a.column() == b.column() && std::string_view(a.file_name()) == b.file_name();
+  if (a.line() != b.line() || a.column() != b.column()) return false;
+  return a.file_name() == b.file_name() || std::string_view(a.file_name()) == b.file_name();
 }
 
 }  // namespace
 
-Multiprocessor& multiprocessor() {
-  static Multiprocessor one;
-  return one;
-}
+Multiprocessor the_multiprocessor;
 
 // ---- grids and blocks
 

@@ -110,6 +110,7 @@ class Multiprocessor {
   std::exception_ptr thrown_;
 };
 
-Multiprocessor& multiprocessor();
+extern Multiprocessor the_multiprocessor;
+inline Multiprocessor& multiprocessor() { return the_multiprocessor; }
 
 }  // namespace emulation

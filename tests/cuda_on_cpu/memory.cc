@@ -36,10 +36,7 @@ std::string count_of(std::size_t bytes) { return std::to_string(bytes) + (bytes 
 
 }  // namespace
 
-Memory& memory() {
-  static Memory all;
-  return all;
-}
+Memory the_memory;
 
 Memory::Memory() {
   for (std::size_t bytes = std::size_t{8} << 30; bytes >= std::size_t{1} << 30; bytes /= 2) {  // address space only

@@ -89,6 +89,7 @@ class Memory {
   std::vector<Range> readable_, writable_;
 };
 
-Memory& memory();
+extern Memory the_memory;
+inline Memory& memory() { return the_memory; }
 
 }  // namespace emulation

@@ -1,6 +1,7 @@
 // Every case of every op on the CUDA backend, its kernels emulated.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 
 #include "graft/error.h"
@@ -21,6 +22,13 @@ using testing::OpCase;
 class OpCuda : public ::testing::TestWithParam<OpCase> {};
 
 std::string name_of(const ::testing::TestParamInfo<OpCase>& info) { return info.param.name; }
+
+/// Without states, steps are equal.
+bool has_state(const Graph& graph) {
+  return std::any_of(graph.nodes().begin(), graph.nodes().end(), [](const Node& node) {
+    return std::holds_alternative<State>(node.op) || std::holds_alternative<Parameter>(node.op);
+  });
+}
 
 bool has_f64(const Graph& graph) {
   for (const Node& node : graph.nodes())
@@ -62,12 +70,12 @@ TEST_P(OpCuda, GivesTheSameBitsInPlaceReplayedAndInAnyOrder) {
   for (const Graph& graph : {testing::with_gradients(GetParam()), testing::wrap(GetParam()).graph}) {
     if (has_f64(graph)) continue;
     const Inputs inputs = testing::values_of(GetParam(), graph);
-    const auto steps = [&](Backend& backend, const PlanOptions& plan, const Options& options) {
+    const auto steps = [&](int count, Backend& backend, const PlanOptions& plan, const Options& options) {
       const emulation::With with(options);
       Session session(graph, backend, plan);
       for (const auto& [name, values] : inputs) testing::write(session, name, values);
       std::vector<Inputs> all;
-      for (int step = 0; step < 3; ++step) {
+      for (int step = 0; step < count; ++step) {
         session.step();
         all.push_back(testing::read_all(session));
       }
@@ -75,9 +83,10 @@ TEST_P(OpCuda, GivesTheSameBitsInPlaceReplayedAndInAnyOrder) {
     };
     try {
       CheckedBackend checked(*cuda);
-      const std::vector<Inputs> wanted = steps(checked, {.keep_all = true}, {});
-      const std::vector<Inputs> got = steps(*cuda, {}, {.order = Options::Order::shuffled, .races = true});
-      for (std::size_t step = 0; step < 3; ++step) expect_same(got[step], wanted[step], "step " + std::to_string(step));
+      const std::vector<Inputs> wanted = steps(has_state(graph) ? 3 : 1, checked, {.keep_all = true}, {});
+      const std::vector<Inputs> got = steps(3, *cuda, {}, {.order = Options::Order::shuffled, .races = true});
+      for (std::size_t step = 0; step < 3; ++step)
+        expect_same(got[step], wanted[std::min(step, wanted.size() - 1)], "step " + std::to_string(step));
     } catch (const Error& error) {
       if (std::string(error.what()).find("is not written yet") != std::string::npos) GTEST_SKIP() << error.what();
       throw;
