@@ -26,9 +26,11 @@ void put_in_order(Numbers& numbers, std::mt19937_64& random) {
   if (options().order == Options::Order::shuffled) std::shuffle(numbers.begin(), numbers.end(), random);
 }
 
-bool same_place(const Site& a, const Site& b) {
-  if (a.line() != b.line() || a.column() != b.column()) return false;
-  return a.file_name() == b.file_name() || std::string_view(a.file_name()) == b.file_name();
+bool same_text(const char* a, const char* b) { return a == b || std::string_view(a) == b; }
+
+/// Whether both wait at the same call in the source.
+bool same_call(const Thread& a, const Thread& b) {
+  return a.site.line == b.site.line && same_text(a.call, b.call) && same_text(a.site.file, b.site.file);
 }
 
 }  // namespace
@@ -179,7 +181,7 @@ int Multiprocessor::barrier(Barrier kind, int predicate, Site site) {
     unsigned yes = 0;
     for (const unsigned i : order_) {
       const Thread& other = threads_[i];
-      if (other.call != self.call || !same_place(other.site, site))
+      if (!same_call(other, self))
         fail(FaultKind::divergence, "waits at " + waits_at(self) + ", thread " + text_of(other.index) + " at " + waits_at(other),
              self);
       yes += other.mask;
@@ -218,7 +220,7 @@ void Multiprocessor::together(unsigned mask, const char* name, Together function
     for (unsigned lane = 0; lane < lanes; ++lane) {
       if ((mask >> lane & 1) == 0) continue;
       const Thread& other = threads_[first + lane];
-      if (other.function != function || other.mask != mask || !same_place(other.site, site))
+      if (other.function != function || other.mask != mask || !same_call(other, self))
         fail(FaultKind::divergence, "waits at " + waits_at(self) + ", thread " + text_of(other.index) + " at " + waits_at(other),
              self);
       arguments[lane] = other.argument;
@@ -249,7 +251,7 @@ void Multiprocessor::together(unsigned mask, const char* name, Together function
 
 std::string Multiprocessor::waits_at(const Thread& thread) const {
   const std::string mask = thread.state == Thread::State::at_collective ? "(" + hexadecimal(thread.mask) + ")" : "";
-  return thread.call + mask + " (" + short_file(thread.site.file_name()) + ":" + std::to_string(thread.site.line()) + ")";
+  return thread.call + mask + " (" + short_file(thread.site.file) + ":" + std::to_string(thread.site.line) + ")";
 }
 
 /// No thread can go on, and some are not done: which call waits for whom.
@@ -262,8 +264,7 @@ void Multiprocessor::diagnose() {
   for (unsigned i = 0; i < order_.size(); ++i) {
     const Thread& other = threads_[i];
     if (warp && (other.warp() != who.warp() || (who.mask >> other.lane() & 1) == 0)) continue;
-    if (other.state == who.state &&
-        (!warp || (other.function == who.function && other.mask == who.mask && same_place(other.site, who.site))))
+    if (other.state == who.state && (!warp || (other.function == who.function && other.mask == who.mask && same_call(other, who))))
       continue;
     const std::string does = other.state == Thread::State::done ? " has ended" : " waits at " + waits_at(other);
     fail(FaultKind::divergence, "waits at " + waits_at(who) + ", but thread " + text_of(other.index) + does, who);

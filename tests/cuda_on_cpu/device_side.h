@@ -3,12 +3,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <source_location>
 #include <type_traits>
 
 namespace emulation {
 
-using Site = std::source_location;
+/// Where a call stands in the source. (std::source_location is not in every compiler yet.)
+struct Site {
+  const char* file = "";
+  unsigned line = 0;
+  static constexpr Site current(const char* file = __builtin_FILE(), unsigned line = __builtin_LINE()) { return {file, line}; }
+};
 
 // The same all the time that a kernel runs for one thread, so the compiler may ask once.
 [[gnu::const]] uint3 thread_index() noexcept;
@@ -26,7 +30,8 @@ using Together = void (*)(void* const* arguments, unsigned mask, unsigned first)
 void together(unsigned mask, const char* name, Together function, void* argument, Site site);
 
 void sync_warp(unsigned mask, Site site);
-unsigned ballot(unsigned mask, bool predicate, Site site);
+/// The lanes of the mask whose predicate holds.
+unsigned vote(unsigned mask, const char* name, bool predicate, Site site);
 unsigned match_any(unsigned mask, std::uint64_t bits, Site site);
 
 enum class Shuffle : std::uint8_t { from, up, down, exclusive_or };

@@ -235,7 +235,7 @@ TEST_F(EmulatedThreads, WarpCallsThatNotAllLanesOfTheMaskReachAreReported) {
                running(32, [](unsigned t) { return t == 5 ? 0 : __shfl_xor_sync(kAll, 1, 1); }));
   expect_fault(FaultKind::divergence, "but thread (5, 0, 0) has ended",
                running(32, [](unsigned t) { return t == 5 ? 0 : __shfl_xor_sync(kAll, 1, 1); }));
-  expect_fault(FaultKind::divergence, "waits at a vote(0xffffffff) (",
+  expect_fault(FaultKind::divergence, "sync(0xffffffff) (",
                running(32, [](unsigned t) { return t < 16 ? __any_sync(kAll, 1) : __all_sync(kAll, 1); }));
   expect_fault(FaultKind::divergence, "at __shfl_up_sync(0x3) (",
                running(32, [](unsigned t) { return __shfl_up_sync(t == 0 ? 3u : kAll, 1, 1); }));

@@ -97,15 +97,15 @@ std::uint64_t shuffle_bits(Shuffle kind, unsigned mask, std::uint64_t bits, int 
   return argument.result;
 }
 
-unsigned ballot(unsigned mask, bool predicate, Site site) {
+unsigned vote(unsigned mask, const char* name, bool predicate, Site site) {
   VoteArgument argument = {predicate, 0};
-  const auto vote = [](void* const* arguments, unsigned lanes, unsigned) {
+  const auto count = [](void* const* arguments, unsigned lanes, unsigned) {
     unsigned result = 0;
     for_lanes(lanes,
               [&](unsigned lane) { result |= static_cast<unsigned>(static_cast<VoteArgument*>(arguments[lane])->bits) << lane; });
     for_lanes(lanes, [&](unsigned lane) { static_cast<VoteArgument*>(arguments[lane])->result = result; });
   };
-  together(mask, "a vote", vote, &argument, site);
+  together(mask, name, count, &argument, site);
   return argument.result;
 }
 

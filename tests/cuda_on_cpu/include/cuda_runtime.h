@@ -92,13 +92,13 @@ T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = warpSize, emula
   return emulation::shuffle(emulation::Shuffle::exclusive_or, mask, value, lanes, width, site);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate, emulation::Site site = emulation::Site::current()) {
-  return emulation::ballot(mask, predicate != 0, site);
+  return emulation::vote(mask, "__ballot_sync", predicate != 0, site);
 }
 inline int __any_sync(unsigned mask, int predicate, emulation::Site site = emulation::Site::current()) {
-  return emulation::ballot(mask, predicate != 0, site) != 0;
+  return emulation::vote(mask, "__any_sync", predicate != 0, site) != 0;
 }
 inline int __all_sync(unsigned mask, int predicate, emulation::Site site = emulation::Site::current()) {
-  return emulation::ballot(mask, predicate != 0, site) == mask;
+  return emulation::vote(mask, "__all_sync", predicate != 0, site) == mask;
 }
 template <class T>
 unsigned __match_any_sync(unsigned mask, T value, emulation::Site site = emulation::Site::current()) {
