@@ -233,12 +233,12 @@ OpCase cached(const Batch& batch) {
 
 /// `t` rows for each of the positions given; with slots, into a cache of `sequences`.
 OpCase written(const std::string& name, std::int64_t t, std::int64_t max_seq, const std::vector<double>& kv_pos,
-               std::int64_t sequences = 0, const std::vector<double>& slots = {}) {
+               std::int64_t sequences = 0, const std::vector<double>& slots = {}, std::int64_t cols = 5) {
   OpCase made = {"cache_write_" + name,
                  [=](Graph& g) {
                    const auto n = static_cast<std::int64_t>(kv_pos.size());
-                   const Value cache = g.state("cache", {max_seq * (sequences > 0 ? sequences : n), 5}, Init::normal(0.0, 1.0));
-                   const Value rows = g.input("rows", {n * t, 5}), at = g.input_u32("kv_pos", {n});
+                   const Value cache = g.state("cache", {max_seq * (sequences > 0 ? sequences : n), cols}, Init::normal(0.0, 1.0));
+                   const Value rows = g.input("rows", {n * t, cols}), at = g.input_u32("kv_pos", {n});
                    g.output("out", sequences > 0 ? g.cache_write(rows, cache, at, CacheSlots{sequences, g.input_u32("slots", {n})})
                                                  : g.cache_write(rows, cache, at));
                  },
@@ -428,6 +428,9 @@ OpCases cases(std::type_identity<CacheWrite>) {
   all.push_back(written("slots", 1, 4, {2, 3}, 5, {3, 1}));
   all.push_back(written("chunks_slots", 3, 5, {2, 0}, 3, {2, 0}));
   all.push_back(in_bf16(all.back()));
+  all.push_back(written("slot_twice", 3, 7, {1, 2, 0, 4}, 2, {1, 1, 0, 1}));
+  all.push_back(written("slot_twice_many", 1, 2, std::vector<double>(40, 1.0), 2, std::vector<double>(40, 1.0)));
+  all.push_back(written("wide", 2, 3, {0, 1}, 0, {}, 1032));
   all.push_back({"cache_write_then_read",
                  [](Graph& g) {
                    const Value k = g.state("k", {4, 6}, Init::normal(0.0, 1.0)), v = g.state("v", {4, 6}, Init::normal(0.0, 1.0));

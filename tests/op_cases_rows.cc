@@ -209,9 +209,11 @@ OpCases cases(std::type_identity<Embedding>) {
                   },
                   {{"ids", std::move(ids)}}};
   };
+  std::vector<double> frequent = some_ids(1100, 600);
+  for (std::size_t i = 0; i < frequent.size(); i += 3) frequent[i] = 517;
   OpCases all = {on(7, 4, {3, 0, 3, 6, 3}), on(5, 3, {4, 4, 4, 4}), on(1, 2, {0}), on(16, 9, some_ids(300, 16)),
-                 on(50, 67, some_ids(133, 50))};
-  const char* names[] = {"repeated_ids", "one_id", "one_row", "many_ids", "large"};
+                 on(50, 67, some_ids(133, 50)), on(600, 2, frequent), on(2, 8, std::vector<double>(193, 1.0)), on(3, 1032, {2, 0, 2})};
+  const char* names[] = {"repeated_ids", "one_id", "one_row", "many_ids", "large", "frequent_id", "one_id_of_two", "wide"};
   for (std::size_t i = 0; i < all.size(); ++i) all[i].name = std::string("embedding_") + names[i];
   return all;
 }

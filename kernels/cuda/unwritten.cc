@@ -15,28 +15,7 @@ void run(const RmsNormGrad&, const Step&, Context&) { throw Error("cuda: RmsNorm
 void run(const LayerNorm&, const Step&, Context&) { throw Error("cuda: LayerNorm is not written yet"); }
 void run(const LayerNormGrad&, const Step&, Context&) { throw Error("cuda: LayerNormGrad is not written yet"); }
 
-// tokens.cu
-void run(const Embedding&, const Step&, Context&) { throw Error("cuda: Embedding is not written yet"); }
-void run(const EmbeddingGrad&, const Step&, Context&) { throw Error("cuda: EmbeddingGrad is not written yet"); }
-
-// cross_entropy.cu
-void run(const CrossEntropy&, const Step&, Context&) { throw Error("cuda: CrossEntropy is not written yet"); }
-void run(const CrossEntropyGrad&, const Step&, Context&) { throw Error("cuda: CrossEntropyGrad is not written yet"); }
-void run(const LinearCrossEntropy&, const Step&, Context&) { throw Error("cuda: LinearCrossEntropy is not written yet"); }
-void run(const LinearCrossEntropyGrad&, const Step&, Context&) { throw Error("cuda: LinearCrossEntropyGrad is not written yet"); }
-
-// attention.cu
-
-
-// cache.cu
-void run(const CacheWrite&, const Step&, Context&) { throw Error("cuda: CacheWrite is not written yet"); }
-
-
 std::size_t workspace(const RmsNormGrad&, const Graph&, const Node&) { return 0; }
 std::size_t workspace(const LayerNormGrad&, const Graph&, const Node&) { return 0; }
-std::size_t workspace(const EmbeddingGrad&, const Graph&, const Node&) { return 0; }
-std::size_t workspace(const CrossEntropy&, const Graph&, const Node&) { return 0; }
-std::size_t workspace(const LinearCrossEntropy&, const Graph&, const Node&) { return 0; }
-std::size_t workspace(const LinearCrossEntropyGrad&, const Graph&, const Node&) { return 0; }
 
 }  // namespace graft::cuda
