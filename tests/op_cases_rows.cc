@@ -327,6 +327,8 @@ OpCases cases(std::type_identity<LinearCrossEntropy>) {
     labels[7] = labels[kRows - 2] = 3;
     all.push_back(linear_cross_entropy("chunks", 2, kClasses, transposed, labels, {Reduction::mean, 0.05, 3}));
     narrow(all.back());
+    all.push_back(linear_cross_entropy("pieces", 3, 9, transposed, some_ids(19, 9), {Reduction::mean, 0.05, 3}));
+    narrow(all.back());
     narrow(linear_cross_entropy("sum_smoothed", 7, 4, transposed, {2, 3, kIgnored, 0, 1}, {Reduction::sum, 0.1, kIgnoreIndex}));
   }
   for (const bool of_weight : {false, true}) {  // the other one's gradient is not computed

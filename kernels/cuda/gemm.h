@@ -37,6 +37,8 @@ class Gemm {
   std::string description() const;
   /// Of scratch memory that each product may use.
   static std::size_t workspace_bytes();
+  /// How many rows of A·B of `cols` columns to make in one product where they are made piece by piece: few for memory, enough to be worth reading B.
+  static std::int64_t rows_at_once(std::int64_t cols);
   /// Enqueues the product.
   void operator()(const GemmCall& call);
 

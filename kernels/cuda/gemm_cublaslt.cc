@@ -1,6 +1,7 @@
 #include <cublasLt.h>
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <map>
 #include <tuple>
 #include <vector>
@@ -182,6 +183,13 @@ std::string Gemm::description() const {
 }
 
 std::size_t Gemm::workspace_bytes() { return kWorkspace; }
+
+// 256 MiB of f32. A row takes 2·k·cols operations, and reading B, or adding to one like it in f32, moves some 8·k·cols bytes a product: below some 1000 rows
+// a GPU waits for its memory.
+std::int64_t Gemm::rows_at_once(std::int64_t cols) {
+  constexpr std::int64_t kElements = std::int64_t{1} << 26, kLeast = 1024;
+  return std::max(kLeast, kElements / cols / kLeast * kLeast);
+}
 
 void Gemm::operator()(const GemmCall& call) {
   std::unique_ptr<Prepared>& prepared = impl_->prepared[key_of(call)];

@@ -73,6 +73,7 @@ Gemm::Gemm(cudaStream_t stream, bool) : impl_(std::make_unique<Impl>(stream)) {}
 Gemm::~Gemm() = default;
 std::string Gemm::description() const { return "plain products"; }
 std::size_t Gemm::workspace_bytes() { return kWorkspace; }
+std::int64_t Gemm::rows_at_once(std::int64_t) { return 8; }  // so few that the cases have more
 void Gemm::operator()(const GemmCall& call) {
   check(emulation::enqueue(impl_->stream, [call] { multiply(call); }), "cannot start a product");
 }
