@@ -1,4 +1,5 @@
 // Cases of softmax, norms, embedding and cross entropy.
+#include <limits>
 #include <string>
 
 #include "tests/op_cases.h"
@@ -7,6 +8,7 @@ namespace graft::testing {
 namespace {
 
 constexpr const char* kFar = "the steps of differences grow with the values";
+constexpr const char* kMany = "differences of smaller cases say the same";
 constexpr const char* kRoundedLogits = "dlogits may be rounded to bf16, as operands of the products that they are for";
 constexpr Fill kLarge = {Fill::Kind::uniform, -60.0, 60.0};
 
@@ -27,8 +29,14 @@ OpCases row_cases(const std::string& name, Record record) {
           {name + "_large_values", on({3, 7}), {}, {{"x", kLarge}}},
           {name + "_far_from_zero", on({2, 3}), {{"x", {1000, 1001, 999.5, -1000, -1000.25, -1001}}}, {}, {}, kFar},
           {name + "_equal_values", on({2, 3}), {{"x", {2, 2, 2, -3, -3, -3}}}},
+          {name + "_one_warp", on({5, 512}), {}, {}, {}, kMany},
+          {name + "_two_warps", on({2, 516}), {}, {}, {}, kMany},
+          {name + "_more_than_registers", on({2, 8200}), {}, {}, {}, kMany},
+          {name + "_more_than_registers_odd", on({1, 8195}), {}, {}, {}, kMany},
+          {name + "_tall", on({300, 3}), {}, {}, {}, kMany},
           in_bf16(OpCase{name + "_matrix", on({3, 5})}),
-          in_bf16(OpCase{name + "_wide", on({5, 133})})};
+          in_bf16(OpCase{name + "_wide", on({5, 133})}),
+          in_bf16(OpCase{name + "_more_than_registers", on({2, 8200}), {}, {}, {}, kMany})};
 }
 
 OpCase cross_entropy(const std::string& name, Shape logits, std::vector<double> labels, CrossEntropyOptions options = {}) {
@@ -56,7 +64,11 @@ OpCase linear_cross_entropy(const std::string& name, std::int64_t hidden, std::i
 }  // namespace
 
 OpCases cases(std::type_identity<Softmax>) {
-  return row_cases("softmax", [](Graph& g, Value x) { return g.softmax(x); });
+  OpCases all = row_cases("softmax", [](Graph& g, Value x) { return g.softmax(x); });
+  constexpr double kNothing = -std::numeric_limits<double>::infinity();
+  all.push_back({"softmax_minus_infinity", [](Graph& g) { g.output("out", g.softmax(g.input("x", {2, 3}))); },
+                 {{"x", {kNothing, 1, 0.5, 2, kNothing, kNothing}}}, {}, {}, kFar});
+  return all;
 }
 OpCases cases(std::type_identity<LogSoftmax>) {
   return row_cases("log_softmax", [](Graph& g, Value x) { return g.log_softmax(x); });

@@ -3,12 +3,6 @@
 
 namespace graft::cuda {
 
-// softmax.cu
-void run(const Softmax&, const Step&, Context&) { throw Error("cuda: Softmax is not written yet"); }
-void run(const SoftmaxGrad&, const Step&, Context&) { throw Error("cuda: SoftmaxGrad is not written yet"); }
-void run(const LogSoftmax&, const Step&, Context&) { throw Error("cuda: LogSoftmax is not written yet"); }
-void run(const LogSoftmaxGrad&, const Step&, Context&) { throw Error("cuda: LogSoftmaxGrad is not written yet"); }
-
 // norm.cu
 void run(const RmsNorm&, const Step&, Context&) { throw Error("cuda: RmsNorm is not written yet"); }
 void run(const RmsNormGrad&, const Step&, Context&) { throw Error("cuda: RmsNormGrad is not written yet"); }
