@@ -318,6 +318,7 @@ OpCases cases(std::type_identity<Rope>) {
       rope("dim2", {5, 6}, {.head_dim = 2, .segments = {}}),
       rope("dim80", {7, 160}, {.head_dim = 80, .segments = {}}),
       rope("dim256", {3, 256}, {.head_dim = 256, .segments = {}}),
+      rope("dim264", {2, 528}, {.head_dim = 264, .segments = {}}, 3),
       rope("theta_of_llama3", {5, 8}, {.theta = 500000.0, .head_dim = 8, .segments = {}}),
       rope("offset", {5, 8}, {.head_dim = 4, .offset = 3, .segments = {}}),
       rope("far_offset", {5, 8}, {.head_dim = 8, .offset = 100003, .segments = {}}),
@@ -339,10 +340,12 @@ OpCases cases(std::type_identity<Rope>) {
            {.head_dim = 16, .offset = 40, .segments = {}, .scaling = {RopeScaling::Kind::llama3, 3.0, 1.0, 40.0, 300}}),
       rope("llama3_scaling_inverse", {5, 8},
            {.head_dim = 8, .inverse = true, .segments = {}, .scaling = {RopeScaling::Kind::llama3, 8.0, 1.0, 4.0, 128}}, 70),
+      rope("millionth_row", {1, 16}, {.head_dim = 16, .offset = 999999, .segments = {}}),
       rope("long", {300, 48}, {.head_dim = 24, .segments = {}}),
+      rope("long_dim16", {300, 48}, {.head_dim = 16, .segments = {}}),
   };
   for (const OpCase& c : OpCases(all))
-    for (const char* name : {"rope_three_heads", "rope_dim2", "rope_packed_dynamic", "rope_long", "rope_inverse"})
+    for (const char* name : {"rope_three_heads", "rope_dim2", "rope_packed_dynamic", "rope_long", "rope_long_dim16", "rope_inverse"})
       if (c.name == name) all.push_back(in_bf16(c));
   const Offsets offsets = {9, 0, 4};
   all.push_back(

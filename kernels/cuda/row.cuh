@@ -1,16 +1,19 @@
 #pragma once
-// Kernels that need whole rows: a warp or a block a row, each thread keeps kKept elements of it in registers. What a row has beyond that is read again.
+// Kernels that need whole rows: a warp or a block a row, each thread keeps some elements of it in registers. What a row has beyond that is read again.
 #include "kernels/cuda/map.cuh"
 
 namespace graft::cuda {
 
-/// Elements of a row that one thread keeps.
-inline constexpr int kKept = 16;
+/// Packs of kStep elements of a row that one thread keeps. Fewer elements if they come one by one: each needs an address of its own.
+template <int kStep>
+inline constexpr int kPacksKept = kStep == 1 ? 8 : 16 / kStep;
 
-/// blockDim.x: as many threads as keep `cols` elements, but no more than `most`.
-inline int threads_of_row(std::int64_t cols, int most) {
-  const std::int64_t warps = (cols + kKept * kWarp - 1) / (kKept * kWarp);
-  return static_cast<int>(std::min<std::int64_t>(warps * kWarp, most));
+inline constexpr int kRowThreads = 512;  // at most, so that each may have 128 registers
+
+/// blockDim.x: as many threads as keep a row, if kRowThreads do.
+inline int threads_of_row(std::int64_t cols) {
+  const std::int64_t kept_by_warp = (cols % 8 == 0 ? 16 : kPacksKept<1>)*kWarp;
+  return static_cast<int>(std::min<std::int64_t>((cols + kept_by_warp - 1) / kept_by_warp * kWarp, kRowThreads));
 }
 /// blockDim.y: rows that a block works at. Several only if each has one warp, so barriers are for all threads.
 inline int rows_of_block(int threads) { return threads == kWarp ? 4 : 1; }
@@ -47,10 +50,10 @@ __device__ __forceinline__ void store_floats(T* to, const Floats<N>& all) {
   }
 }
 
-/// Calls f(k, col) for each kStep columns from col on that are this thread's. Those with k < kKept / kStep are the ones that it keeps.
+/// Calls f(k, col) for each kStep columns from col on that are this thread's. Those with k < kPacksKept<kStep> are the ones that it keeps.
 template <int kStep, class F>
 __device__ __forceinline__ void for_own_columns(std::int64_t cols, F&& f) {
-  constexpr int kPacks = kKept / kStep;
+  constexpr int kPacks = kPacksKept<kStep>;
   const int own = static_cast<int>(threadIdx.x) * kStep, next = static_cast<int>(blockDim.x) * kStep;
 #pragma unroll
   for (int k = 0; k < kPacks; ++k)
@@ -62,17 +65,15 @@ __device__ __forceinline__ void for_own_columns(std::int64_t cols, F&& f) {
 template <class T, int kStep>
 class Row {
  public:
-  static_assert(kKept % kStep == 0);
   __device__ __forceinline__ Row(const T* row, std::int64_t cols) : row_(row) {
-    constexpr int kPacks = kKept / kStep;
     const int own = static_cast<int>(threadIdx.x) * kStep, next = static_cast<int>(blockDim.x) * kStep;
 #pragma unroll
-    for (int k = 0; k < kPacks; ++k)
+    for (int k = 0; k < kPacksKept<kStep>; ++k)
       if (own + k * next < cols) kept_[k] = load_pack<kStep>(row + own + k * next);
   }
   /// With the arguments of for_own_columns.
   __device__ __forceinline__ Floats<kStep> operator()(int k, std::int64_t col) const {
-    if (k >= kKept / kStep) return load_floats<kStep>(row_ + col);
+    if (k >= kPacksKept<kStep>) return load_floats<kStep>(row_ + col);
     Floats<kStep> floats;
 #pragma unroll
     for (int e = 0; e < kStep; ++e) floats.at[e] = to_float(kept_[k].at[e]);
@@ -81,7 +82,7 @@ class Row {
 
  private:
   const T* row_;
-  Pack<T, kStep> kept_[kKept / kStep];
+  Pack<T, kStep> kept_[kPacksKept<kStep>];
 };
 
 /// Calls f<kStep>() with the elements of T that are moved at once: 16 bytes if that divides the columns, else one.
@@ -95,11 +96,9 @@ void with_step(std::int64_t cols, F&& f) {
 __device__ __forceinline__ std::int64_t first_row() { return std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y; }
 __device__ __forceinline__ std::int64_t rows_at_once() { return std::int64_t{gridDim.x} * blockDim.y; }
 
-inline constexpr int kRowThreads = 512;
-
 /// For kernels that go from row to row in steps of the grid.
 inline LaunchShape row_shape(std::int64_t rows, std::int64_t cols, const Context& context) {
-  const int threads = threads_of_row(cols, kRowThreads), together = rows_of_block(threads);
+  const int threads = threads_of_row(cols), together = rows_of_block(threads);
   const std::int64_t blocks = std::min<std::int64_t>((rows + together - 1) / together, std::int64_t{context.multiprocessors} * 32);
   return {dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(threads), static_cast<unsigned>(together))};
 }
