@@ -8,24 +8,29 @@
 namespace emulation {
 namespace {
 
-/// Who was at a byte of shared memory, and when.
-struct Stamp {
-  std::uint32_t epoch, thread, moment;
-};
+/// Who was at two bytes of shared memory, and when: the barriers so far, the thread, and its moment, as one number. 0: nobody.
+using Stamp = std::uint64_t;
+constexpr int kThreadBits = 10, kMomentBits = 22;
+Stamp stamp(std::uint32_t epoch, unsigned thread, std::uint32_t moment) {
+  return std::uint64_t{epoch} << 32 | std::uint64_t{thread} << kMomentBits | (moment & ((1u << kMomentBits) - 1));
+}
+std::uint32_t epoch_of(Stamp s) { return static_cast<std::uint32_t>(s >> 32); }
+unsigned thread_of(Stamp s) { return static_cast<unsigned>(s >> kMomentBits) & ((1u << kThreadBits) - 1); }
+std::uint32_t moment_of(Stamp s) { return static_cast<std::uint32_t>(s) & ((1u << kMomentBits) - 1); }
+static_assert(kMostThreads == 1u << kThreadBits);
+
 /// The last writer, and the last two threads that read after it.
 struct Cell {
   Stamp writer, reader, other_reader;
 };
+constexpr std::size_t kCellBytes = 2;
 
-Cell* cells() {
-  static Cell* const all = static_cast<Cell*>(std::calloc(kSharedWindow, sizeof(Cell)));  // pages come with use
-  return all;
-}
+Cell* const cells = static_cast<Cell*>(std::calloc(kSharedWindow / kCellBytes, sizeof(Cell)));  // pages come with use
 
-/// Whether what happened then has no order with what `thread` does now.
-bool unordered(const Stamp& then, const Thread& thread) {
-  if (then.epoch != multiprocessor().epoch() || then.thread == thread.number) return false;
-  return then.thread / kWarp != thread.warp() || thread.seen[then.thread % kWarp] < then.moment;
+/// Whether what happened then, in the same epoch, has no order with what `thread` does now.
+bool unordered(Stamp then, const Thread& thread) {
+  const unsigned other = thread_of(then);
+  return other != thread.number && (other / kWarp != thread.warp() || thread.seen[other % kWarp] < moment_of(then));
 }
 
 std::string text_of(uint3 at) {
@@ -70,25 +75,27 @@ void check_shared(const Thread& thread, const void* data, std::size_t bytes, boo
 void check_race(const Thread& thread, const void* data, std::size_t bytes, bool write, const void* code) {
   const std::size_t offset = reinterpret_cast<std::uintptr_t>(data) - watch.memory;
   if (!Memory::is_shared(offset)) return;
-  const Stamp now = {multiprocessor().epoch(), thread.number, thread.seen[thread.lane()]};
-  const auto refuse_if = [&](const Stamp& then, const char* did) {
-    if (!unordered(then, thread)) return;
+  const std::uint32_t epoch = multiprocessor().epoch();
+  const Stamp now = stamp(epoch, thread.number, thread.seen[thread.lane()]);
+  const auto refuse_if = [&](Stamp then, const char* did) {
+    if (epoch_of(then) != epoch || !unordered(then, thread)) return;
     multiprocessor().fail(FaultKind::race,
                           std::string(write ? "writes" : "reads") + " shared memory that thread " +
-                              text_of(multiprocessor().thread(then.thread).index) + did + ", and nothing orders the two",
+                              text_of(multiprocessor().thread(thread_of(then)).index) + did + ", and nothing orders the two",
                           thread, code);
   };
-  for (Cell* cell = cells() + offset; cell != cells() + offset + bytes; ++cell) {
-    refuse_if(cell->writer, " writes");
+  for (std::size_t i = offset / kCellBytes; i <= (offset + bytes - 1) / kCellBytes; ++i) {
+    Cell& cell = cells[i];
+    refuse_if(cell.writer, " writes");
     if (write) {
-      refuse_if(cell->reader, " reads");
-      refuse_if(cell->other_reader, " reads");
-      *cell = {now, {}, {}};
-    } else if (cell->reader.epoch != now.epoch || cell->reader.thread == now.thread) {
-      cell->reader = now;
+      refuse_if(cell.reader, " reads");
+      refuse_if(cell.other_reader, " reads");
+      cell = {now, 0, 0};
+    } else if (epoch_of(cell.reader) != epoch || thread_of(cell.reader) == thread.number) {
+      cell.reader = now;
     } else {
-      cell->other_reader = cell->reader;
-      cell->reader = now;
+      cell.other_reader = cell.reader;
+      cell.reader = now;
     }
   }
 }

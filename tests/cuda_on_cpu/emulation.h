@@ -16,7 +16,7 @@ enum class FaultKind : std::uint8_t {
   forbidden,    ///< memory that the Access in force does not list
   host_memory,  ///< device code at memory of the host, or host code at memory of the device
   divergence,   ///< a barrier or a warp's call that not all threads reach
-  race,         ///< two threads at the same shared memory, one of them writing, without a barrier between
+  race,         ///< two threads at the same two bytes of shared memory, one of them writing, without a barrier between
 };
 
 /// What a kernel, a copy or a product did wrong: which kernel, where in its source, block, thread, address, size.
@@ -35,7 +35,7 @@ struct Options {
   bool deferred = true;
   bool locate = true;  ///< reports name the source line, which takes 0.1 s
 
-  std::size_t memory = std::size_t{4} << 30;  ///< of the device, bytes
+  std::size_t memory = std::size_t{2} << 30;  ///< of the device, bytes
   int devices = 1, driver = 13000, major = 9, minor = 0, multiprocessors = 3;
   bool has_code = true;  ///< kernels are there for this device's architecture
 };

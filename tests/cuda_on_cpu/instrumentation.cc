@@ -36,6 +36,11 @@ struct WordOf<8> {
     throw Fault(FaultKind::host_memory, "the host touches the device's memory");
 }
 
+[[gnu::noinline]] void look_for_races(const void* data, std::size_t bytes, bool write, const void* code) {
+  const Inside inside;
+  check_race(multiprocessor().current(), data, bytes, write, code);
+}
+
 /// Eight bytes of the shadow at once.
 template <int N>
 inline bool passes(std::uint8_t* shadow, bool write) {
@@ -64,7 +69,10 @@ inline void access(const void* data, bool write, const void* code) {
   const auto address = reinterpret_cast<std::uintptr_t>(data);
   if (address - watch.stack < Fiber::kStack) return;
   const std::size_t offset = address - watch.memory;
-  if (offset < watch.bytes && passes<N>(watch.shadow + offset, write) && !(watch.races && offset < kSharedWindow)) return;
+  if (offset < watch.bytes && passes<N>(watch.shadow + offset, write)) {
+    if (watch.races && offset < kSharedWindow) look_for_races(data, N, write, code);
+    return;
+  }
   look_closer(data, N, write, code);
 }
 

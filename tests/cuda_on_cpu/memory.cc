@@ -39,7 +39,7 @@ std::string count_of(std::size_t bytes) { return std::to_string(bytes) + (bytes 
 Memory the_memory;
 
 Memory::Memory() {
-  for (std::size_t bytes = std::size_t{8} << 30; bytes >= std::size_t{1} << 30; bytes /= 2) {  // address space only
+  for (std::size_t bytes = std::size_t{4} << 30; bytes >= std::size_t{1} << 30; bytes /= 2) {  // address space only
     void *device = reserve(bytes), *shadow = reserve(bytes + 64);
     if (device != nullptr && shadow != nullptr) {
       watch.memory = reinterpret_cast<std::uintptr_t>(device);
