@@ -59,7 +59,9 @@ __global__ void __launch_bounds__(kRowThreads, 1) norm_kernel(Norm<T, Out> n) {
 
 /// Of how many partial sums the gradients of weight and bias are made; by the shapes alone. Each is of two rows or more, by as many threads as make two
 /// blocks of 256 for each multiprocessor of an H100.
-std::int64_t parts_of(std::int64_t rows, std::int64_t cols) { return std::min<std::int64_t>((rows + 1) / 2, 264 * 256 / threads_of_row(cols)); }
+std::int64_t parts_of(std::int64_t rows, std::int64_t cols) {
+  return std::min<std::int64_t>((rows + 1) / 2, 264 * 256 / threads_of_row(cols));
+}
 
 template <class T, class D>
 struct NormGrad {
@@ -74,11 +76,12 @@ struct NormGrad {
 
 /// dx may lie where x, dout or the addend does: a thread writes columns that it alone reads, after all have read the row.
 template <class T, class D, int kStep, bool kMean>
-__global__ void __launch_bounds__(kRowThreads) norm_grad_kernel(NormGrad<T, D> n) {
+__global__ void __launch_bounds__(kRowThreads, 1) norm_grad_kernel(NormGrad<T, D> n) {
   const std::int64_t part = first_row();
   if (part >= n.parts) return;  // one of several warps of a block
   const float each = 1.0f / static_cast<float>(n.cols);
-  Floats<kStep> dweight[kPacksKept<kStep>] = {}, dbias[kPacksKept<kStep>] = {};  // of the columns in registers; those beyond are added up in memory
+  Floats<kStep> dweight[kPacksKept<kStep>] = {},
+                dbias[kPacksKept<kStep>] = {};  // of the columns in registers; those beyond are added up in memory
   for (std::int64_t row = part; row < n.rows; row += n.parts) {
     const Row<T, kStep> x(n.x + row * n.cols, n.cols);
     const Row<D, kStep> dout(n.dout + row * n.cols, n.cols);
@@ -134,7 +137,8 @@ __global__ void __launch_bounds__(kRowThreads) norm_grad_kernel(NormGrad<T, D> n
 constexpr int kSumColumns = 8, kSumThreads = 64;
 
 /// out[col] = Σ over the parts, in order for each of kSumThreads, then theirs as a tree. blockIdx.y: 0 for the weight, 1 for the bias.
-__global__ void sum_of_parts_kernel(const float* dweight_parts, const float* dbias_parts, std::int64_t parts, std::int64_t cols, float* dweight, float* dbias) {
+__global__ void sum_of_parts_kernel(const float* dweight_parts, const float* dbias_parts, std::int64_t parts, std::int64_t cols,
+                                    float* dweight, float* dbias) {
   const float* from = blockIdx.y == 0 ? dweight_parts : dbias_parts;
   float* to = blockIdx.y == 0 ? dweight : dbias;
   if (to == nullptr) return;
@@ -166,8 +170,8 @@ void norm(const Step& step, double eps, const Context& context) {
   with_types(x, out, [&]<class T, class Out>() {
     with_step<T>(x.cols(), [&]<int kStep>() {
       launch(norm_kernel<T, Out, kStep, kMean>, row_shape(x.rows(), x.cols(), context), context.stream,
-             Norm<T, Out>{x.as<const T>(), step.in[1].as<const float>(), kMean ? step.in[2].as<const float>() : nullptr, x.rows(), x.cols(), static_cast<float>(eps),
-                          out.as<Out>(), kMean ? mean.as<float>() : nullptr, rstd.as<float>()});
+             Norm<T, Out>{x.as<const T>(), step.in[1].as<const float>(), kMean ? step.in[2].as<const float>() : nullptr, x.rows(),
+                          x.cols(), static_cast<float>(eps), out.as<Out>(), kMean ? mean.as<float>() : nullptr, rstd.as<float>()});
     });
   });
 }
@@ -181,17 +185,21 @@ void norm_grad(const Step& step, const Context& context) {
   auto* dweight_parts = static_cast<float*>(step.workspace);
   float* dbias_parts = dweight_parts + parts * cols;
   const int threads = threads_of_row(cols), together = rows_of_block(threads);
-  const LaunchShape shape = {dim3(static_cast<unsigned>((parts + together - 1) / together)), dim3(static_cast<unsigned>(threads), static_cast<unsigned>(together))};
+  const LaunchShape shape = {dim3(static_cast<unsigned>((parts + together - 1) / together)),
+                             dim3(static_cast<unsigned>(threads), static_cast<unsigned>(together))};
   with_types(x, dout, [&]<class T, class D>() {
     with_step<T>(cols, [&]<int kStep>() {
       launch(norm_grad_kernel<T, D, kStep, kMean>, shape, context.stream,
-             NormGrad<T, D>{x.as<const T>(), step.in[1].as<const float>(), kMean ? step.in[2].as<const float>() : nullptr, step.in[saved].as<const float>(),
-                            dout.as<const D>(), step.in.size() > saved + 2 ? step.in[saved + 2].as<const T>() : nullptr, rows, cols, parts, dx.as<T>(),
+             NormGrad<T, D>{x.as<const T>(), step.in[1].as<const float>(), kMean ? step.in[2].as<const float>() : nullptr,
+                            step.in[saved].as<const float>(), dout.as<const D>(),
+                            step.in.size() > saved + 2 ? step.in[saved + 2].as<const T>() : nullptr, rows, cols, parts, dx.as<T>(),
                             dweight ? dweight_parts : nullptr, dbias != nullptr ? dbias_parts : nullptr});
     });
   });
   if (dweight || dbias != nullptr)
-    launch(sum_of_parts_kernel, LaunchShape{dim3(static_cast<unsigned>((cols + kSumColumns - 1) / kSumColumns), kMean ? 2 : 1), dim3(kSumColumns, kSumThreads)},
+    launch(sum_of_parts_kernel,
+           LaunchShape{dim3(static_cast<unsigned>((cols + kSumColumns - 1) / kSumColumns), kMean ? 2 : 1),
+                       dim3(kSumColumns, kSumThreads)},
            context.stream, dweight_parts, dbias_parts, parts, cols, dweight.as<float>(), dbias);
 }
 

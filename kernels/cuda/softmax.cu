@@ -8,7 +8,7 @@ namespace {
 __device__ __forceinline__ float exponential(float x) { return exp2f(x * 1.44269504f); }
 
 template <class T, int kStep, bool kLog>
-__global__ void __launch_bounds__(kRowThreads) softmax_kernel(const T* x, std::int64_t rows, std::int64_t cols, T* out) {
+__global__ void __launch_bounds__(kRowThreads, 1) softmax_kernel(const T* x, std::int64_t rows, std::int64_t cols, T* out) {
   for (std::int64_t row = first_row(); row < rows; row += rows_at_once()) {
     const Row<T, kStep> in(x + row * cols, cols);
     float most = -INFINITY, sum = 0.0f;
@@ -38,7 +38,8 @@ __global__ void __launch_bounds__(kRowThreads) softmax_kernel(const T* x, std::i
 }
 
 template <class T, int kStep, bool kLog>
-__global__ void __launch_bounds__(kRowThreads) softmax_grad_kernel(const T* out, const T* dout, std::int64_t rows, std::int64_t cols, T* dx) {
+__global__ void __launch_bounds__(kRowThreads, 1)
+    softmax_grad_kernel(const T* out, const T* dout, std::int64_t rows, std::int64_t cols, T* dx) {
   for (std::int64_t row = first_row(); row < rows; row += rows_at_once()) {
     const Row<T, kStep> y(out + row * cols, cols), dy(dout + row * cols, cols);
     float sum = 0.0f;
@@ -65,7 +66,8 @@ void softmax(const Step& step, const Context& context) {
   const TensorView& x = step.in[0];
   with_float_type(x.type.dtype, [&]<class T>() {
     with_step<T>(x.cols(), [&]<int kStep>() {
-      launch(softmax_kernel<T, kStep, kLog>, row_shape(x.rows(), x.cols(), context), context.stream, x.as<const T>(), x.rows(), x.cols(), step.out[0].as<T>());
+      launch(softmax_kernel<T, kStep, kLog>, row_shape(x.rows(), x.cols(), context), context.stream, x.as<const T>(), x.rows(),
+             x.cols(), step.out[0].as<T>());
     });
   });
 }
@@ -76,8 +78,8 @@ void softmax_grad(const Step& step, const Context& context) {
   const TensorView& out = step.in[0];
   with_float_type(out.type.dtype, [&]<class T>() {
     with_step<T>(out.cols(), [&]<int kStep>() {
-      launch(softmax_grad_kernel<T, kStep, kLog>, row_shape(out.rows(), out.cols(), context), context.stream, out.as<const T>(), step.in[1].as<const T>(),
-             out.rows(), out.cols(), step.out[0].as<T>());
+      launch(softmax_grad_kernel<T, kStep, kLog>, row_shape(out.rows(), out.cols(), context), context.stream, out.as<const T>(),
+             step.in[1].as<const T>(), out.rows(), out.cols(), step.out[0].as<T>());
     });
   });
 }
