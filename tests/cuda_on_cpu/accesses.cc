@@ -90,7 +90,7 @@ void check_race(const Thread& thread, const void* data, std::size_t bytes, bool 
     if (write) {
       refuse_if(cell.reader, " reads");
       refuse_if(cell.other_reader, " reads");
-      cell = {now, 0, 0};
+      cell.writer = now;  // those who read before it are before whoever comes after it
     } else if (epoch_of(cell.reader) != epoch || thread_of(cell.reader) == thread.number) {
       cell.reader = now;
     } else {

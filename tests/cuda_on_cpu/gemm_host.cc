@@ -1,6 +1,5 @@
 // graft::cuda::Gemm on the emulated device: plain loops, sums in f32, enqueued like a kernel.
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "graft/bf16.h"
@@ -12,7 +11,7 @@
 namespace graft::cuda {
 namespace {
 
-constexpr std::size_t kWorkspace = 256;  // spoilt by each product: who has no right to it is found out
+constexpr std::size_t kWorkspace = 256;  // that the node has none of is found out
 
 /// [rows, cols] of the device, transposed if so, as floats.
 std::vector<float> load(const void* data, DType dtype, std::int64_t rows, std::int64_t cols, std::int64_t stride, bool transpose) {
@@ -37,7 +36,6 @@ void multiply(const GemmCall& call) {
   const std::vector<float> b =
       call.transpose_b ? load(call.b, call.in, n, k, call.ldb, true) : load(call.b, call.in, k, n, call.ldb, false);
   emulation::host_access("a product", call.workspace, kWorkspace, true);
-  std::memset(call.workspace, 0xff, kWorkspace);
   std::vector<float> sums(static_cast<std::size_t>(n)), bias, addend;
   if (call.bias != nullptr) bias = load(call.bias, DType::f32, 1, n, n, false);
   if (call.addend != nullptr) addend = load(call.addend, call.out, m, n, call.ldc, false);

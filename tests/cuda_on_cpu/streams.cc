@@ -142,7 +142,6 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (stream == nullptr) return failed(cudaErrorStreamCaptureUnsupported);
   if (is_capturing(stream)) return failed(cudaErrorIllegalState);
   stream->capture = std::make_unique<CUgraph_st>();
-  stream->spoiled = false;
   return cudaSuccess;
 }
 

@@ -389,6 +389,15 @@ TEST_F(Races, WarpCallsOrderTheLanesOfTheirMask) {
                  __syncthreads();
                  s[t] = other;
                }));
+  // what comes after the call is not ordered by it
+  expect_fault(FaultKind::race, "nothing orders the two", racing([](int* s, unsigned t) {
+                 s[t] = 1;
+                 __syncwarp();
+                 s[t] = 2;
+                 const int other = s[t ^ 1];
+                 __syncwarp();
+                 s[t] = other;
+               }));
   // by way of a third lane
   expect_healthy(racing(
       [](int* s, unsigned t) {

@@ -5,7 +5,6 @@
 #include <filesystem>
 
 #include "graft/backend.h"
-#include "graft/error.h"
 #include "graft/passes.h"
 #include "graft/session.h"
 #include "tests/cuda_on_cpu/checked_backend.h"
