@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -58,13 +59,14 @@ const Bytes& sound() {
     Checkpoint checkpoint;
     checkpoint.config = "{}";
     checkpoint.tensors = {{"model/w", {DType::f32, {3, 2}}, Bytes(24)}, {"rng/counter", {DType::u32, {}}, Bytes(4)}};
-    const std::string file = "/tmp/graft_fuzz_checkpoint_" + std::to_string(::getpid()) + ".h5";
+    const std::filesystem::path file =
+        std::filesystem::temp_directory_path() / ("graft_fuzz_checkpoint_" + std::to_string(::getpid()) + ".h5");
     write_checkpoint(file, checkpoint);
     std::FILE* in = std::fopen(file.c_str(), "rb");
     Bytes read(1 << 20);
     read.resize(std::fread(read.data(), 1, read.size(), in));
     std::fclose(in);
-    ::unlink(file.c_str());
+    std::filesystem::remove(file);
     return read;
   }();
   return bytes;
