@@ -222,6 +222,10 @@ TEST(Gpt2, WhatDoesNotFitIsNamed) {
   EXPECT_EQ(message_of([&] { model.forward(g, g.input_u32("twice", {10}), Segments::uniform(5)); }), "no error");
   EXPECT_EQ(message_of([&] { model.forward(g, g.input_u32("some", {4}), Segments::packed(g.input_u32("offsets", {3}))); }),
             "Gpt2::forward: packed sequences need positions");
+  EXPECT_EQ(message_of([&] { model.loss(g, g.find("ten"), g.find("ten")); }),
+            "Gpt2::loss: a sequence of 10 tokens is longer than max_positions 9");
+  EXPECT_EQ(message_of([&] { model.loss(g, g.find("some"), g.find("some"), Segments::packed(g.find("offsets"))); }),
+            "Gpt2::loss: packed sequences need positions");
   std::vector<nn::KvCache> caches = model.make_caches(g, 4);
   EXPECT_EQ(message_of([&] {
               model.decode(g, caches, {g.input_u32("two", {2}), g.input_u32("kv_pos", {}), g.input_u32("kv_len", {})});

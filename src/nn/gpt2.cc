@@ -35,7 +35,7 @@ Gpt2Config checked(Gpt2Config c) {
   return c;
 }
 
-std::string layer_name(std::size_t layer) { return "h." + std::to_string(layer); }
+std::string block_name(std::size_t layer) { return "h." + std::to_string(layer); }
 
 /// ln_f, then the head: from [n, hidden] to logits [n, vocab_size].
 Value head(Graph& graph, const Gpt2& model, Value x) {
@@ -48,15 +48,15 @@ Value embedded(Graph& graph, const Gpt2& model, Value ids, Value positions) {
   return graph.add(scoped(graph, "wte", model.wte, ids), scoped(graph, "wpe", model.wpe, positions));
 }
 
-/// What the head's norm reads, [n, hidden].
-Value trunk(Graph& graph, const Gpt2& model, Value ids, const Segments& segments, Value positions) {
+/// What the head's norm reads, [n, hidden]. `who` speaks in errors.
+Value trunk(Graph& graph, const std::string& who, const Gpt2& model, Value ids, const Segments& segments, Value positions) {
   const Graph::Scope scope(graph, "transformer");
   if (!positions) {
-    if (segments.layout.kind == SegmentLayout::Kind::packed) throw Error("Gpt2::forward: packed sequences need positions");
+    if (segments.layout.kind == SegmentLayout::Kind::packed) throw Error(who + ": packed sequences need positions");
     const std::int64_t rows = graph.shape(ids).size();
     const std::int64_t length = segments.layout.kind == SegmentLayout::Kind::uniform ? segments.layout.q_length : rows;
     if (length > model.config.max_positions) {
-      throw Error("Gpt2::forward: a sequence of " + std::to_string(length) + " tokens is longer than max_positions " +
+      throw Error(who + ": a sequence of " + std::to_string(length) + " tokens is longer than max_positions " +
                   std::to_string(model.config.max_positions));
     }
     std::vector<double> places(static_cast<std::size_t>(rows));
@@ -64,7 +64,7 @@ Value trunk(Graph& graph, const Gpt2& model, Value ids, const Segments& segments
     positions = graph.constant({rows}, std::move(places), DType::u32);
   }
   Value x = graph.dropout(embedded(graph, model, ids, positions), model.config.dropout);
-  for (std::size_t i = 0; i < model.layers.size(); ++i) x = scoped(graph, layer_name(i), model.layers[i], x, segments);
+  for (std::size_t i = 0; i < model.layers.size(); ++i) x = scoped(graph, block_name(i), model.layers[i], x, segments);
   return x;
 }
 
@@ -120,18 +120,18 @@ Gpt2::Gpt2(Graph& graph, const Gpt2Config& wanted) : config(checked(wanted)) {
   wte = Embedding(graph, "transformer.wte", config.vocab_size, config.hidden_size);
   wpe = Embedding(graph, "transformer.wpe", config.max_positions, config.hidden_size);
   for (std::size_t i = 0; i < static_cast<std::size_t>(config.num_layers); ++i)
-    layers.emplace_back(graph, child("transformer", layer_name(i)), config);
+    layers.emplace_back(graph, child("transformer", block_name(i)), config);
   ln_f = LayerNorm(graph, "transformer.ln_f", config.hidden_size, config.norm_eps);
   if (!config.tie_embeddings) lm_head = Linear(graph, "lm_head", config.hidden_size, config.vocab_size);
 }
 
 Value Gpt2::forward(Graph& graph, Value ids, const Segments& segments, Value positions) const {
-  return head(graph, *this, trunk(graph, *this, ids, segments, positions));
+  return head(graph, *this, trunk(graph, "Gpt2::forward", *this, ids, segments, positions));
 }
 
 CrossEntropyResult Gpt2::loss(Graph& graph, Value ids, Value labels, const Segments& segments, const CrossEntropyOptions& options,
                               Value positions) const {
-  const Value normed = scoped(graph, "transformer.ln_f", ln_f, trunk(graph, *this, ids, segments, positions));
+  const Value normed = scoped(graph, "transformer.ln_f", ln_f, trunk(graph, "Gpt2::loss", *this, ids, segments, positions));
   const Graph::Scope scope(graph, "lm_head");
   const bool tied = config.tie_embeddings;
   return graph.linear_cross_entropy(normed, tied ? wte.weight : lm_head.weight, labels, options, tied);
@@ -159,7 +159,7 @@ Value Gpt2::decode(Graph& graph, std::vector<KvCache>& caches, const DecodeStep&
     const Graph::Scope scope(graph, "transformer");
     x = embedded(graph, *this, step.ids, step.positions ? step.positions : graph.reshape(step.kv_pos, {tokens}));
     for (std::size_t i = 0; i < layers.size(); ++i) {
-      const Graph::Scope layer(graph, layer_name(i));
+      const Graph::Scope layer(graph, block_name(i));
       x = layers[i].decode(graph, x, caches[i], step);
     }
     if (step.rows) x = graph.embedding(x, step.rows, "rows");
