@@ -63,8 +63,6 @@ struct Rules {
   Reads operator()(const auto&) const { return {}; }
 };
 
-std::string label(const Node& node) { return op_name(node.op) + " \"" + node.name + "\""; }
-
 /// Follows v back to the source that holds its values when the step begins.
 ValueCheck trace(const Graph& graph, Value v, ValueCheck check) {
   for (;;) {
@@ -85,6 +83,8 @@ ValueCheck trace(const Graph& graph, Value v, ValueCheck check) {
 }
 
 }  // namespace
+
+std::string label(const Node& node) { return op_name(node.op) + " \"" + node.name + "\""; }
 
 std::vector<ValueCheck> value_checks(const Plan& plan) {
   const Graph& graph = plan.graph();

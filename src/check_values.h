@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "graft/plan.h"
@@ -33,5 +34,8 @@ std::vector<ValueCheck> value_checks(const Plan& plan);
 
 /// Throws Error naming the node, the value and the bound.
 void check_values(const Graph& graph, const ValueCheck& check, std::span<const std::uint32_t> values);
+
+/// `matmul "mlp.up"`.
+std::string label(const Node& node);
 
 }  // namespace graft

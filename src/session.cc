@@ -27,8 +27,6 @@ std::string in_units(std::size_t bytes) {
 
 }  // namespace
 
-std::string label(const Node& node) { return op_name(node.op) + " \"" + node.name + "\""; }
-
 Session::Impl::Impl(const Graph& graph, Backend& used_backend, const Impl* owner, const PlanOptions& options)
     : backend(used_backend), plan(graph, used_backend, options) {
   allocate(owner);

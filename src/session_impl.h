@@ -89,7 +89,4 @@ struct Session::Impl {
   bool stepped = false;
 };
 
-/// `matmul "mlp.up"`.
-std::string label(const Node& node);
-
 }  // namespace graft

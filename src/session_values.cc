@@ -11,7 +11,7 @@
 namespace graft {
 namespace {
 
-bool is_writable(const Op& op) { return is_source(op) && !std::holds_alternative<Constant>(op); }
+bool can_be_written(const Op& op) { return is_source(op) && !std::holds_alternative<Constant>(op); }
 
 /// The values that a caller has or wants, in words.
 std::string in_words(DType dtype) { return dtype == DType::u32 ? "u32" : "floating-point"; }
@@ -34,7 +34,7 @@ void Session::Impl::write(std::string_view name, const void* values, DType dtype
   if (!v && !plan.graph().outputs().contains(name)) {
     std::vector<std::string> known;
     for (const Node& n : plan.graph().nodes()) {
-      if (is_writable(n.op)) known.push_back(n.name);
+      if (can_be_written(n.op)) known.push_back(n.name);
     }
     throw Error("no input, parameter or state is called \"" + std::string(name) + "\"" + names_near(name, known));
   }
@@ -42,7 +42,7 @@ void Session::Impl::write(std::string_view name, const void* values, DType dtype
   const Node& target = node(v.node);
   if (std::holds_alternative<Constant>(target.op))
     throw Error(label(target) + ": is fixed, only inputs, parameters and states can be written");
-  if (!is_writable(target.op)) throw Error(label(target) + ": is computed, only inputs, parameters and states can be written");
+  if (!can_be_written(target.op)) throw Error(label(target) + ": is computed, only inputs, parameters and states can be written");
   const TensorType& type = target.outputs[0];
   if (is_float(type.dtype) != is_float(dtype))
     throw Error(label(target) + ": takes " + to_string(type) + ", got " + in_words(dtype) + " values");

@@ -10,7 +10,7 @@ namespace graft::cpu {
 namespace {
 
 /// Rows that one thread turns in one go.
-constexpr std::int64_t kTileRows = 64;
+constexpr std::int64_t kRopeRows = 64;
 
 /// Scratch memory: of all threads the frequencies and the rotation from row to row, of each the rotation of its row; numbers for
 /// half a head each.
@@ -65,7 +65,7 @@ void run(const Rope& op, const Step& step, Context& context) {
   const detail::SegmentList segments = detail::rope_segments(op.segments, step.in);
   Tables(step.workspace, half, 0).prepare(op, sign);
   Tile* tiles = reinterpret_cast<Tile*>(static_cast<char*>(step.workspace) + Tables::bytes(half, context.threads.count()));
-  const std::int64_t count = list_tiles(segments, Side::queries, kTileRows, tiles);
+  const std::int64_t count = list_tiles(segments, Side::queries, kRopeRows, tiles);
   parallel_tasks(step.in[0].size() < kElementGrain ? Threads() : context.threads, count, [&](std::int64_t task, int thread) {
     const Tile& tile = tiles[task];
     Tables tables(step.workspace, half, thread);
@@ -92,7 +92,7 @@ void run(const Rope& op, const Step& step, Context& context) {
 
 std::size_t workspace(const Rope& op, const Graph& graph, const Node& node, int threads) {
   const std::int64_t rows = graph.shape(node.inputs[0]).rows();
-  const std::int64_t tiles = max_tiles(op.segments, rows, rows, kTileRows, graph.shape(node.inputs.back()));
+  const std::int64_t tiles = max_tiles(op.segments, rows, rows, kRopeRows, graph.shape(node.inputs.back()));
   return Tables::bytes(op.head_dim / 2, threads) + static_cast<std::size_t>(tiles) * sizeof(Tile);
 }
 

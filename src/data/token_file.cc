@@ -29,7 +29,7 @@ struct Trailer {
   std::uint64_t count = 0, hash = 0;
 };
 
-[[noreturn]] void fail(const std::filesystem::path& file, const std::string& what) {
+[[noreturn]] void refuse(const std::filesystem::path& file, const std::string& what) {
   throw Error("token file \"" + file.string() + "\": " + what);
 }
 
@@ -52,33 +52,33 @@ TokenFile::TokenFile(const std::filesystem::path& file) : file_(file) {
   const std::string_view all = file_.text();
   Header header;
   if (all.size() < sizeof header || !all.starts_with(kMagic))
-    fail(file, "is no token file of graft; `tokenizer encode --out` writes one");
+    refuse(file, "is no token file of graft; `tokenizer encode --out` writes one");
   std::memcpy(&header, all.data(), sizeof header);
   if (header.version != kVersion)
-    fail(file, "has version " + std::to_string(header.version) + ", this program reads version " + std::to_string(kVersion));
+    refuse(file, "has version " + std::to_string(header.version) + ", this program reads version " + std::to_string(kVersion));
   if (header.bytes_per_token != 2 && header.bytes_per_token != 4)
-    fail(file, "has " + std::to_string(header.bytes_per_token) + " bytes a token, must be 2 or 4");
+    refuse(file, "has " + std::to_string(header.bytes_per_token) + " bytes a token, must be 2 or 4");
   if (header.vocab_size < 1 || header.vocab_size > std::uint64_t{1} << 31)
-    fail(file, "has a vocabulary of " + std::to_string(header.vocab_size) + " tokens, must be 1 to 2^31");
-  if (header.reserved != std::array<std::uint64_t, 3>{}) fail(file, "is damaged: there is something where nothing should be");
+    refuse(file, "has a vocabulary of " + std::to_string(header.vocab_size) + " tokens, must be 1 to 2^31");
+  if (header.reserved != std::array<std::uint64_t, 3>{}) refuse(file, "is damaged: there is something where nothing should be");
   const std::uint64_t rest = all.size() - sizeof header;
   if (header.tokenizer_bytes > rest || padded(header.tokenizer_bytes) + sizeof(Trailer) > rest)
-    fail(file, "is truncated: it has " + std::to_string(all.size()) + " bytes");
+    refuse(file, "is truncated: it has " + std::to_string(all.size()) + " bytes");
   json_ = all.substr(sizeof header, header.tokenizer_bytes);
   const std::string_view padding = all.substr(sizeof header + json_.size(), padded(json_.size()) - json_.size());
   if (padding.find_first_not_of('\0') != std::string_view::npos)
-    fail(file, "is damaged: there is something where nothing should be");
+    refuse(file, "is damaged: there is something where nothing should be");
   const std::uint64_t first = sizeof header + padded(header.tokenizer_bytes), bytes = all.size() - first - sizeof(Trailer);
   Trailer trailer;
   std::memcpy(&trailer, all.data() + first + bytes, sizeof trailer);
   if (bytes % header.bytes_per_token != 0 || trailer.count != bytes / header.bytes_per_token) {
-    fail(file, "is truncated or damaged: it has " + std::to_string(bytes) + " bytes of tokens and says that they are " +
-                   std::to_string(trailer.count) + " of " + std::to_string(header.bytes_per_token) + " bytes");
+    refuse(file, "is truncated or damaged: it has " + std::to_string(bytes) + " bytes of tokens and says that they are " +
+                     std::to_string(trailer.count) + " of " + std::to_string(header.bytes_per_token) + " bytes");
   }
   if (hash_of(std::as_bytes(std::span(json_))) != header.tokenizer_hash)
-    fail(file, "is damaged: the checksum of its tokenizer is wrong");
+    refuse(file, "is damaged: the checksum of its tokenizer is wrong");
   const std::span tokens = std::as_bytes(std::span(all)).subspan(first, bytes);
-  if (hash_of(tokens) != trailer.hash) fail(file, "is damaged: the checksum of its tokens is wrong");
+  if (hash_of(tokens) != trailer.hash) refuse(file, "is damaged: the checksum of its tokens is wrong");
   std::uint32_t most = 0;
   if (header.bytes_per_token == 2) {
     const std::span ids(reinterpret_cast<const std::uint16_t*>(tokens.data()), trailer.count);
@@ -90,7 +90,7 @@ TokenFile::TokenFile(const std::filesystem::path& file) : file_(file) {
     tokens_ = ids;
   }
   if (most >= header.vocab_size)
-    fail(file, "holds the id " + std::to_string(most) + ", which is not below " + std::to_string(header.vocab_size));
+    refuse(file, "holds the id " + std::to_string(most) + ", which is not below " + std::to_string(header.vocab_size));
   vocab_size_ = static_cast<std::int64_t>(header.vocab_size);
   hash_ = trailer.hash;
 }
@@ -112,7 +112,7 @@ struct TokenFileWriter::Impl {
 
 TokenFileWriter::TokenFileWriter(const std::filesystem::path& file, std::int64_t vocab_size, std::string_view tokenizer_json) {
   if (vocab_size < 1 || vocab_size > std::int64_t{1} << 31)
-    fail(file, "a vocabulary of " + std::to_string(vocab_size) + " tokens; must be 1 to 2^31");
+    refuse(file, "a vocabulary of " + std::to_string(vocab_size) + " tokens; must be 1 to 2^31");
   Header header;
   std::copy(kMagic.begin(), kMagic.end(), header.magic.begin());
   header.bytes_per_token = vocab_size <= std::int64_t{1} << 16 ? 2 : 4;
@@ -131,7 +131,7 @@ TokenFileWriter::~TokenFileWriter() = default;
 void TokenFileWriter::append(std::span<const std::uint32_t> tokens) {
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < impl_->vocab_size) continue;
-    fail(impl_->file, "the id " + std::to_string(tokens[i]) + " is not below " + std::to_string(impl_->vocab_size));
+    refuse(impl_->file, "the id " + std::to_string(tokens[i]) + " is not below " + std::to_string(impl_->vocab_size));
   }
   impl_->count += tokens.size();
   if (impl_->bytes_per_token == 4) return impl_->write(std::as_bytes(tokens));

@@ -35,24 +35,12 @@ void check(const cpu::Variant& variant, const std::string& name, const Graph& gr
   }
 }
 
-/// With the gradients of all inputs, where the case has them.
-Graph with_gradients(const testing::OpCase& op_case) {
-  try {
-    testing::Wrapped wrapped = testing::wrap(op_case);
-    differentiate(wrapped.graph, wrapped.loss, wrapped.inputs, true);
-    return std::move(wrapped.graph);
-  } catch (const Error&) {
-    Graph graph;
-    op_case.build(graph);
-    return graph;
-  }
-}
-
 /// Sizes that leave parts of vectors in every kernel, and work for several threads.
 Graph training_step(Inputs& inputs) {
   constexpr std::int64_t kRows = 2 * 67;
   Graph g(3);
-  const nn::Llama model(g, {.vocab_size = 61, .hidden_size = 72, .intermediate_size = 133, .num_layers = 2, .num_heads = 3, .num_kv_heads = 1});
+  const nn::Llama model(
+      g, {.vocab_size = 61, .hidden_size = 72, .intermediate_size = 133, .num_layers = 2, .num_heads = 3, .num_kv_heads = 1});
   const Value logits = model.forward(g, g.input_u32("ids", {kRows}), Segments::uniform(67));
   const Value loss = g.cross_entropy(logits, g.input_u32("next", {kRows}));
   g.output("loss", loss);
@@ -76,7 +64,7 @@ int main() try {
   for (const cpu::Variant& variant : variants) {
     check(variant, "a training step", step, step_inputs, 1e-4);
     for (const testing::OpCase& op_case : cases) {
-      const Graph graph = with_gradients(op_case);
+      const Graph graph = testing::with_gradients(op_case);
       check(variant, op_case.name, graph, testing::values_of(op_case, graph), op_case.rtol);
     }
     std::printf("%s: %zu graphs\n", cpu::make_backend(variant, 1)->description().c_str(), cases.size() + 1);
