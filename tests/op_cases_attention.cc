@@ -126,9 +126,10 @@ std::vector<Attention> long_specs() {
 
 /// Those that are run in bf16 too.
 constexpr std::array<std::string_view, 13> kNarrow = {
-    "dim1_causal",      "dim24_batch_of_3",     "dim80_causal",       "dim256_batch_of_3",    "gqa4_causal_ragged",
-    "packed_cross_blind_rows", "window_q_shorter", "uniform_causal_q_longer_blind_rows", "scale_given", "long_causal_gqa2",
-    "long_full_dim80",  "long_ragged_window",   "long_cross"};
+    "dim1_causal",        "dim24_batch_of_3",        "dim80_causal",     "dim256_batch_of_3",
+    "gqa4_causal_ragged", "packed_cross_blind_rows", "window_q_shorter", "uniform_causal_q_longer_blind_rows",
+    "scale_given",        "long_causal_gqa2",        "long_full_dim80",  "long_ragged_window",
+    "long_cross"};
 
 using Build = Value (Graph::*)(Value, Value, Value, std::int64_t, std::int64_t, std::int64_t, const AttentionOptions&,
                                std::string_view);
@@ -293,12 +294,14 @@ OpCases cases(std::type_identity<MultiHeadAttn>) {
 }
 
 OpCases cases(std::type_identity<AttnDelta>) {
-  return {{"attn_delta_direct", [](Graph& g) {
-             g.output("delta", g.record(AttnDelta{{3, 1, 7}}, {g.input("out", {5, 21}), g.input("dout", {5, 21})}));
-           }},
-          in_bf16(OpCase{"attn_delta_wide", [](Graph& g) {
-             g.output("delta", g.record(AttnDelta{{3, 1, 37}}, {g.input("out", {5, 111}), g.input("dout", {5, 111})}));
-           }})};
+  return {
+      {"attn_delta_direct",
+       [](Graph& g) {
+         g.output("delta", g.record(AttnDelta{{3, 1, 7}}, {g.input("out", {5, 21}), g.input("dout", {5, 21})}));
+       }},
+      in_bf16(OpCase{"attn_delta_wide", [](Graph& g) {
+                       g.output("delta", g.record(AttnDelta{{3, 1, 37}}, {g.input("out", {5, 111}), g.input("dout", {5, 111})}));
+                     }})};
 }
 
 OpCases cases(std::type_identity<MultiHeadAttnGradQ>) {
@@ -345,7 +348,8 @@ OpCases cases(std::type_identity<Rope>) {
       rope("long_dim16", {300, 48}, {.head_dim = 16, .segments = {}}),
   };
   for (const OpCase& c : OpCases(all))
-    for (const char* name : {"rope_three_heads", "rope_dim2", "rope_packed_dynamic", "rope_long", "rope_long_dim16", "rope_inverse"})
+    for (const char* name :
+         {"rope_three_heads", "rope_dim2", "rope_packed_dynamic", "rope_long", "rope_long_dim16", "rope_inverse"})
       if (c.name == name) all.push_back(in_bf16(c));
   const Offsets offsets = {9, 0, 4};
   all.push_back(

@@ -224,7 +224,9 @@ void attention_gradients(const MultiHeadAttn& attn, std::span<const TensorView> 
     const Turn turn{progress, first || out.dq == nullptr ? nullptr : progress - p.kv_heads};
     key_gradient<T>(p, keys, task % p.kv_heads, sums, turn, Scratch(workspace, thread, p.head_dim));
   });
-  if (sums.dq != out.dq) map(threads, in[0].size(), static_cast<T*>(out.dq), [](Vec x) { return x; }, sums.dq);
+  if (sums.dq != out.dq)
+    map(
+        threads, in[0].size(), static_cast<T*>(out.dq), [](Vec x) { return x; }, sums.dq);
 }
 
 void run_gradients(const MultiHeadAttn& attn, const Step& step, const AttentionGradients& out, const Context& context) {
@@ -301,7 +303,8 @@ std::size_t workspace(const MultiHeadAttn& op, const Graph& graph, const Node& n
 
 std::size_t workspace(const MultiHeadAttnGradQ& op, const Graph& graph, const Node& node, int threads) {
   const TensorType& q = graph.type(node.inputs[0]);
-  return workspace(op.attn, graph, node, threads) + (q.dtype == DType::bf16 ? static_cast<std::size_t>(q.shape.size()) * sizeof(float) : 0);
+  return workspace(op.attn, graph, node, threads) +
+         (q.dtype == DType::bf16 ? static_cast<std::size_t>(q.shape.size()) * sizeof(float) : 0);
 }
 
 }  // namespace graft::cpu

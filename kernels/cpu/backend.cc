@@ -29,7 +29,9 @@ void dispatch(const Step& step, cpu::Context& context) {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(int threads, std::string_view variant) : variant_(variant), team_(threads), gemm_(team_) { context_ = {team_, &gemm_}; }
+  CpuBackend(int threads, std::string_view variant) : variant_(variant), team_(threads), gemm_(team_) {
+    context_ = {team_, &gemm_};
+  }
 
   std::string description() const override {
     return "cpu (" + gemm_.description() + ", " + variant_ + (variant_.empty() ? "" : ", ") + std::to_string(team_.size()) +

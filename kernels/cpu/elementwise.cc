@@ -166,9 +166,8 @@ void map_pairs(const F& f, const Step& step, const Context& context) {
   for_each_row(context.threads, a.rows(), cols, [&](std::int64_t row) {
     const std::int64_t at = row * cols;
     const Vec one = broadcast(to_rows ? 0.0f : as_float(y[row]));
-    for_each_vector(0, cols, [&](std::int64_t, const auto& get, const auto& put) {
-      put(out + at, f(get(x + at), to_rows ? get(y) : one));
-    });
+    for_each_vector(0, cols,
+                    [&](std::int64_t, const auto& get, const auto& put) { put(out + at, f(get(x + at), to_rows ? get(y) : one)); });
   });
 }
 
@@ -184,9 +183,8 @@ void run(const Swiglu& op, const Step& step, Context& context) {
   if (is_f64(step)) return reference::run(op, step);
   if (!step.out[0]) return;
   const auto f = [](Vec gate, Vec up) { return gate * sigmoid(gate) * up; };
-  with_types(
-      [&]<class T>() { map(context.threads, step.out[0].size(), output<T>(step), f, input<T>(step, 0), input<T>(step, 1)); },
-      step.out[0]);
+  with_types([&]<class T>() { map(context.threads, step.out[0].size(), output<T>(step), f, input<T>(step, 0), input<T>(step, 1)); },
+             step.out[0]);
 }
 
 void run(const SwigluGrad& op, const Step& step, Context& context) {
@@ -224,7 +222,8 @@ void run(const Dropout& op, const Step& step, Context& context) {
           for (std::int64_t i = begin; i < end; i += kPiece) {
             philox_bits(op.seed, op.stream, counter, static_cast<std::uint64_t>(i) / 4, bits);
             const std::int64_t count = std::min(kPiece, end - i);
-            for (std::int64_t j = 0; j < count; ++j) put_float(out[i + j], bits[j] < bound ? 0.0f : keep_scale * as_float(x[i + j]));
+            for (std::int64_t j = 0; j < count; ++j)
+              put_float(out[i + j], bits[j] < bound ? 0.0f : keep_scale * as_float(x[i + j]));
           }
         });
       },

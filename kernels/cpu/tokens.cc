@@ -175,17 +175,19 @@ void run(const EmbeddingGrad& op, const Step& step, Context& context) {
   float* dtable = output(step);
   const std::int64_t rows = step.in[1].rows(), cols = step.in[1].cols(), block = 4 * kLanes;
   const float* addend = step.in.size() > 2 ? input(step, 2) : nullptr;
-  parallel_ranges(context.threads, addend == dtable ? 0 : step.out[0].size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
-    if (addend == nullptr)
-      std::fill(dtable + begin, dtable + end, 0.0f);
-    else
-      std::copy(addend + begin, addend + end, dtable + begin);
-  });
+  parallel_ranges(context.threads, addend == dtable ? 0 : step.out[0].size(), kElementGrain,
+                  [&](std::int64_t begin, std::int64_t end) {
+                    if (addend == nullptr)
+                      std::fill(dtable + begin, dtable + end, 0.0f);
+                    else
+                      std::copy(addend + begin, addend + end, dtable + begin);
+                  });
   // A block of columns is one thread's, which takes the rows in order.
-  parallel_tasks(rows * cols < kElementGrain ? Threads() : context.threads, (cols + block - 1) / block, [&](std::int64_t task, int) {
-    const std::int64_t first = task * block, width = std::min(block, cols - first);
-    for (std::int64_t i = 0; i < rows; ++i) add_row(dtable + ids[i] * cols + first, dout + i * cols + first, width);
-  });
+  parallel_tasks(rows * cols < kElementGrain ? Threads() : context.threads, (cols + block - 1) / block,
+                 [&](std::int64_t task, int) {
+                   const std::int64_t first = task * block, width = std::min(block, cols - first);
+                   for (std::int64_t i = 0; i < rows; ++i) add_row(dtable + ids[i] * cols + first, dout + i * cols + first, width);
+                 });
 }
 
 void run(const CrossEntropy& op, const Step& step, Context& context) {

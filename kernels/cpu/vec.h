@@ -56,7 +56,8 @@ typedef std::uint16_t UnalignedHalfBitsVec __attribute__((vector_size(kLanes * 2
 GRAFT_INLINE Vec widen(HalfBitsVec bits) { return reinterpret_cast<Vec>(__builtin_convertvector(bits, BitsVec) << 16); }
 /// As to_bf16.
 GRAFT_INLINE HalfBitsVec round(Vec v) {
-  const BitsVec bits = reinterpret_cast<BitsVec>(v), nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet = (bits >> 16) | 0x40u;
+  const BitsVec bits = reinterpret_cast<BitsVec>(v), nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16,
+                quiet = (bits >> 16) | 0x40u;
   return __builtin_convertvector((bits & 0x7fffffffu) > 0x7f800000u ? quiet : nearest, HalfBitsVec);
 }
 GRAFT_INLINE Vec load(const Bf16* p) { return widen(*reinterpret_cast<const UnalignedHalfBitsVec*>(p)); }

@@ -164,7 +164,8 @@ class Assignment {
   bool can_be_narrow(Value v) const {
     const Writing how = writing(v);
     if (how == Writing::bf16) return true;
-    if (how == Writing::f32 || is_output(v) || (how == Writing::as_node && !narrow_nodes_[static_cast<std::size_t>(v.node)])) return false;
+    if (how == Writing::f32 || is_output(v) || (how == Writing::as_node && !narrow_nodes_[static_cast<std::size_t>(v.node)]))
+      return false;
     bool wanted = false;
     for (const auto& [n, i] : at(readers_, v)) {
       const Reading how_read = reading(n, i);
@@ -212,7 +213,8 @@ Graph mixed_precision(const Graph& graph) {
     if (copy.to.type(v).dtype == dtype) return v;
     Value& found = casts[{v, dtype}];
     if (!found) {
-      const std::string name = std::string(to_string(dtype)) + ":" + copy.to.node(v).name + (v.slot > 0 ? ":" + std::to_string(v.slot) : "");
+      const std::string name =
+          std::string(to_string(dtype)) + ":" + copy.to.node(v).name + (v.slot > 0 ? ":" + std::to_string(v.slot) : "");
       found = copy.to.cast(v, dtype, free(name));
     }
     return found;
@@ -229,7 +231,8 @@ Graph mixed_precision(const Graph& graph) {
     Op op = node.op;
     std::visit(
         [&](auto& o) {
-          if constexpr (requires { o.bf16; }) o.bf16 = o.bf16 || (assignment.writing({n, 0}) == Writing::either && assignment[{n, 0}]);
+          if constexpr (requires { o.bf16; })
+            o.bf16 = o.bf16 || (assignment.writing({n, 0}) == Writing::either && assignment[{n, 0}]);
         },
         op);
     // Outputs keep their names and types: a node that makes one in bf16 alone gets another name.
