@@ -99,7 +99,7 @@ void Multiprocessor::run_block() {
     fiber->start();
   }
   current_ = nullptr;
-  watch.stack = 0;
+  device_stack = 0;
   free_.clear();  // also those of threads that will never go on
   for (const auto& fiber : fibers_) free_.push_back(fiber.get());
 }
@@ -129,7 +129,7 @@ void Multiprocessor::fiber_body() {
       self.thrown_ = std::current_exception();
     }
     if (self.thrown_) self.leave();
-    watch.stack = 0;
+    device_stack = 0;
     self.current_->state = Thread::State::done;
     ++self.done_;
   }
@@ -137,7 +137,7 @@ void Multiprocessor::fiber_body() {
 
 void Multiprocessor::make_current(Thread& thread) {
   current_ = &thread;
-  watch.stack = thread.fiber->stack();
+  device_stack = thread.fiber->stack();
 }
 
 void Multiprocessor::push(Thread& thread) { queue_[tail_++ % kMostThreads] = &thread; }

@@ -28,7 +28,7 @@ struct WordOf<8> {
 };
 
 [[gnu::cold, gnu::noinline]] void look_closer(const void* data, std::size_t bytes, bool write, const void* code) {
-  if (watch.stack != 0) {
+  if (device_stack != 0) {
     const Inside inside;
     return check_access(multiprocessor().current(), data, bytes, write, false, code);
   }
@@ -62,12 +62,12 @@ inline bool passes(std::uint8_t* shadow, bool write) {
 
 template <int N>
 inline void access(const void* data, bool write, const void* code) {
-  if (watch.stack == 0) [[unlikely]] {
+  if (device_stack == 0) [[unlikely]] {
     if (reinterpret_cast<std::uintptr_t>(data) - watch.memory < watch.bytes) look_closer(data, N, write, code);
     return;
   }
   const auto address = reinterpret_cast<std::uintptr_t>(data);
-  if (address - watch.stack < Fiber::kStack) return;
+  if (address - device_stack < Fiber::kStack) return;
   const std::size_t offset = address - watch.memory;
   if (offset < watch.bytes && passes<N>(watch.shadow + offset, write)) {
     if (watch.races && offset < kSharedWindow) look_for_races(data, N, write, code);
@@ -77,14 +77,14 @@ inline void access(const void* data, bool write, const void* code) {
 }
 
 void misaligned(const void* code) {
-  if (watch.stack == 0) return;
+  if (device_stack == 0) return;
   const Inside inside;
   multiprocessor().fail(FaultKind::misaligned, "uses an address that is no multiple of its type's alignment",
                         multiprocessor().current(), code);
 }
 
 void atomic(const volatile void* data, std::size_t bytes, const void* code) {
-  if (watch.stack == 0) return;
+  if (device_stack == 0) return;
   const Inside inside;
   const void* plain = const_cast<const void*>(data);
   const bool races = watch.races;

@@ -9,6 +9,7 @@
 namespace emulation {
 
 Watch watch;
+constinit thread_local std::uintptr_t device_stack = 0;
 
 namespace {
 

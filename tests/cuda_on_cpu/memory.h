@@ -18,16 +18,18 @@ struct Watch {
   std::size_t bytes = 0;
   std::uint8_t* shadow = nullptr;
   std::uint64_t read_bits = 0, write_bits = 0;  ///< what a byte's shadow needs, eight times
-  std::uintptr_t stack = 0;                     ///< of the thread that runs device code, 0 when none does
   bool races = false;
 };
 extern Watch watch;
 
+/// Of the device's thread that runs on this thread of the host, 0 when none does: others of the host may run instrumented functions meanwhile.
+extern constinit thread_local std::uintptr_t device_stack;
+
 /// While it lives, the emulation itself is at work: the linker may have given it instrumented copies of std's functions.
 class Inside {
  public:
-  Inside() : stack_(watch.stack) { watch.stack = 0; }
-  ~Inside() { watch.stack = stack_; }
+  Inside() : stack_(device_stack) { device_stack = 0; }
+  ~Inside() { device_stack = stack_; }
   Inside(const Inside&) = delete;
   Inside& operator=(const Inside&) = delete;
 

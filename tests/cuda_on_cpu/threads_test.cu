@@ -2,10 +2,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 #include <numeric>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "kernels/cuda/device_cuda.cuh"
@@ -266,6 +268,26 @@ TEST_F(EmulatedThreads, AFaultLeavesTheNextLaunchAlone) {
     const std::vector<int> got = map_threads<int>(1024, [](unsigned t) { return __syncthreads_count(t % 2 == 0); });
     EXPECT_EQ(got, std::vector<int>(1024, 512));
   }
+}
+
+/// Instrumented, and run by a thread of the host beside the kernel.
+int count_up(std::atomic<int>& number) { return ++number; }
+
+TEST_F(EmulatedThreads, OtherThreadsOfTheHostGoOn) {
+  std::atomic<int> number = 0;
+  std::atomic<bool> over = false;
+  std::thread other([&] {
+    while (!over) count_up(number);
+  });
+  for (int begin = number; number == begin;) std::this_thread::yield();
+  int seen = 0;
+  do {
+    const int before = number;
+    expect_healthy(running(1024, [](unsigned t) { return __syncthreads_count(static_cast<int>(t) % 2); }));
+    seen += number != before;
+  } while (seen < 5);
+  over = true;
+  other.join();
 }
 
 TEST_F(EmulatedThreads, ExceptionsOfDeviceCodeComeOut) {

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "graft/backend.h"
+#include "graft/error.h"
 #include "graft/passes.h"
 #include "graft/session.h"
 #include "tests/cuda_on_cpu/checked_backend.h"
@@ -89,6 +90,26 @@ void expect_moves(const std::string& from, const std::string& to) {
 
 TEST(CudaTraining, CheckpointsGoFromCudaToCpu) { expect_moves("cuda", "cpu"); }
 TEST(CudaTraining, CheckpointsGoFromCpuToCuda) { expect_moves("cpu", "cuda"); }
+
+TEST(CudaTraining, SaysWhatItNeedsWhenThereIsNotEnoughMemory) {
+  const std::unique_ptr<Backend> cuda = cuda_backend();
+  for (const std::size_t memory :
+       {std::size_t{0}, std::size_t{40000}}) {  // none for the values of a step, too little for the parameters
+    const emulation::With with(emulation::Options{.memory = memory});
+    try {
+      const Session session(training_graph(0.0), *cuda);
+      FAIL() << "there was enough";
+    } catch (const Error& error) {
+      const std::string message = error.what();
+      EXPECT_TRUE(message.starts_with("cuda: not enough memory for 1 MiB, ")) << message;
+      EXPECT_NE(message.find(" of 1 MiB are free; the session needs ") == std::string::npos, memory > 0) << message;
+      EXPECT_NE(message.find(" for the values of a step, "), std::string::npos) << message;
+      EXPECT_NE(message.find("; less: smaller batches or sequences, passes::recompute, passes::mixed_precision"), std::string::npos)
+          << message;
+    }
+  }
+  const Session session(training_graph(0.0), *cuda);  // what was allocated before has been freed
+}
 
 }  // namespace
 }  // namespace graft
