@@ -1,5 +1,6 @@
 // Cases of reductions, broadcast and shape ops.
 #include <array>
+#include <cmath>
 #include <string>
 
 #include "tests/op_cases.h"
@@ -31,6 +32,10 @@ OpCases cases(std::type_identity<Reduce>) {
         all.push_back(c);
         if (shape.rows() > 1 && shape.cols() > 1) all.push_back(in_bf16(c));
       }
+      const Shape packs = axis == Axis::rows ? Shape{200, 8} : Shape{2, 2052};
+      OpCase c = one_input(name + "_of_whole_packs", packs, [=](Graph& g, Value x) { return g.reduce(fn, x, axis); });
+      if (fn == ReduceFn::max) c.fills["x"] = {Fill::Kind::apart};
+      if (axis != Axis::all) all.push_back(c);
       OpCase middle =
           one_input(name + "_then_broadcast", {4, 4}, [=](Graph& g, Value x) { return g.mul(x, g.reduce(fn, g.tanh(x), axis)); });
       if (fn == ReduceFn::max) middle.fills["x"] = {Fill::Kind::apart};
@@ -41,6 +46,12 @@ OpCases cases(std::type_identity<Reduce>) {
                          [=](Graph& g, Value x) { return g.reduce(fn, x, Axis::all); });
     if (fn == ReduceFn::max) c.fills["x"] = {Fill::Kind::apart};
     all.push_back(c);
+  }
+  for (const Axis axis : kAxes) {
+    OpCase nan = one_input("reduce_max_of_nan_" + to_string(axis), {3, 2}, [=](Graph& g, Value x) { return g.reduce(ReduceFn::max, x, axis); });
+    nan.inputs["x"] = {1, NAN, NAN, 5, 7, NAN};
+    nan.no_differences = "they are not numbers";
+    all.push_back(nan);
   }
   all.push_back({"mse", [](Graph& g) { g.output("loss", g.mse(g.input("prediction", {3, 4}), g.input("target", {3, 4}))); }});
   all.push_back({"bce_with_logits",
@@ -117,6 +128,7 @@ OpCases cases(std::type_identity<Slice>) {
                  one_input("slice_last_columns", {5, 6}, [](Graph& g, Value x) { return g.slice_cols(x, 4, 2); }),
                  one_input("slice_whole", {5, 6}, [](Graph& g, Value x) { return g.slice(x, 0, 5, 0, 6); }),
                  one_input("slice_vector", {7}, [](Graph& g, Value x) { return g.slice(x, 0, 1, 2, 3); }),
+                 one_input("slice_of_whole_packs", {67, 48}, [](Graph& g, Value x) { return g.slice(x, 3, 60, 8, 16); }),
                  one_input("slice_large", {67, 133}, [](Graph& g, Value x) { return g.slice(x, 3, 60, 7, 100); })};
   all.push_back({"slice_overlapping", [](Graph& g) {
                    const Value x = g.input("x", {5, 3});
@@ -147,6 +159,10 @@ OpCases cases(std::type_identity<Pad>) {
                     [](Graph& g, Value x) {
                       return g.record(Pad{{7}, 0, 2}, {x});
                     }),
+          one_input("pad_of_whole_packs", {60, 16},
+                    [](Graph& g, Value x) {
+                      return g.record(Pad{{67, 48}, 3, 8}, {x});
+                    }),
           one_input("pad_large", {60, 100}, [](Graph& g, Value x) {
             return g.record(Pad{{67, 133}, 3, 7}, {x});
           })};
@@ -166,6 +182,7 @@ OpCases cases(std::type_identity<Concat>) {
                  {"concat_columns", parts(Axis::columns, {{3, 2}, {3, 1}, {3, 4}})},
                  {"concat_one", parts(Axis::rows, {{2, 3}})},
                  {"concat_vectors", parts(Axis::columns, {{2}, {5}})},
+                 {"concat_whole_packs", parts(Axis::columns, {{35, 8}, {35, 16}, {35, 8}})},
                  {"concat_large_rows", parts(Axis::rows, {{60, 67}, {7, 67}})},
                  {"concat_large_columns", parts(Axis::columns, {{67, 60}, {67, 7}})}};
   all.push_back({"concat_of_one_value_twice", [](Graph& g) {

@@ -154,6 +154,9 @@ Tensors run(const Dropout& op, const Tensors& in, Tensors out) {
   return out;
 }
 
+/// NaN is larger than all.
+double larger(double a, double b) { return std::isnan(b) || b > a ? b : a; }
+
 Tensors run(const Reduce& op, const Tensors& in, Tensors out) {
   const std::int64_t groups = out[0].shape.size(), count = in[0].shape.size() / groups;
   if (op.fn == ReduceFn::max) out[0].values.assign(out[0].values.size(), -INFINITY);
@@ -164,7 +167,7 @@ Tensors run(const Reduce& op, const Tensors& in, Tensors out) {
       switch (op.fn) {
         case ReduceFn::sum: y += x; break;
         case ReduceFn::mean: y += x / static_cast<double>(count); break;
-        case ReduceFn::max: y = std::max(y, x); break;
+        case ReduceFn::max: y = larger(y, x); break;
       }
     }
   return out;
@@ -175,12 +178,12 @@ Tensors run(const ReduceMaxGrad& op, const Tensors& in, Tensors out) {
   best.values.assign(best.values.size(), -INFINITY);
   for (std::int64_t i = 0; i < in[0].rows(); ++i)
     for (std::int64_t j = 0; j < in[0].cols(); ++j)
-      best[group(op.axis, i, j)] = std::max(best[group(op.axis, i, j)], in[0].at(i, j));
+      best[group(op.axis, i, j)] = larger(best[group(op.axis, i, j)], in[0].at(i, j));
   std::vector<char> taken(best.values.size(), 0);
   for (std::int64_t i = 0; i < in[0].rows(); ++i)
     for (std::int64_t j = 0; j < in[0].cols(); ++j) {
       const std::int64_t g = group(op.axis, i, j);
-      if (in[0].at(i, j) != best[g] || std::exchange(taken[static_cast<std::size_t>(g)], 1)) continue;
+      if ((in[0].at(i, j) != best[g] && !(std::isnan(in[0].at(i, j)) && std::isnan(best[g]))) || std::exchange(taken[static_cast<std::size_t>(g)], 1)) continue;
       out[0].at(i, j) = in[1][g];
     }
   return out;

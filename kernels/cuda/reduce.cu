@@ -1,127 +1,218 @@
+#include <algorithm>
+#include <type_traits>
+
+#include "graft/graph.h"
 #include "kernels/cuda/map.cuh"
 
-// Sums are made in f64: what is left of terms that cancel is still precise, and memory is the limit all the same.
 namespace graft::cuda {
 namespace {
 
-/// Elements that one block adds up when all of a tensor becomes one number; and rows, when they become one.
-constexpr std::int64_t kGrain = 16384, kLeastRows = 128, kMostParts = 256;
+// ---- sum, mean, max. Sums are double: they cost no time where memory is what is waited for.
 
-/// Σ over x[begin, end) by one block.
-template <class T>
-__device__ double block_sum_of(const T* x, std::int64_t begin, std::int64_t end) {
-  double sum = 0.0;
-  for (std::int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) sum += to_float(x[i]);
-  return block_sum(sum);
-}
-
-/// partial[block] = Σ of the block's kGrain elements.
-template <class T>
-__global__ void sum_parts_kernel(const T* x, std::int64_t size, double* partial) {
-  const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * kGrain;
-  const double sum = block_sum_of(x, begin, begin + kGrain < size ? begin + kGrain : size);
-  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
-}
-__global__ void sum_of_parts_kernel(const double* partial, std::int64_t count, double factor, float* out) {
-  double sum = 0.0;
-  for (std::int64_t i = threadIdx.x; i < count; i += blockDim.x) sum += partial[i];
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) *out = static_cast<float>(sum * factor);
-}
-
-/// out[row] = factor·Σ of the row: a warp a row.
-template <class T>
-__global__ void sum_rows_kernel(const T* x, std::int64_t rows, std::int64_t cols, double factor, float* out) {
-  const std::int64_t warps = static_cast<std::int64_t>(gridDim.x) * (blockDim.x / kWarp);
-  for (std::int64_t row = thread_index() / kWarp; row < rows; row += warps) {
-    double sum = 0.0;
-    for (std::int64_t col = threadIdx.x % kWarp; col < cols; col += kWarp) sum += to_float(x[row * cols + col]);
-    sum = warp_sum(sum);
-    if (threadIdx.x % kWarp == 0) out[row] = static_cast<float>(sum * factor);
-  }
-}
-
-/// partial[part, col] = Σ over the part's rows; a thread a column, so that a warp reads neighbours.
-template <class T>
-__global__ void sum_columns_kernel(const T* x, std::int64_t rows, std::int64_t cols, std::int64_t rows_of_part, double* partial) {
-  const std::int64_t col = thread_index(), part = blockIdx.y;
-  if (col >= cols) return;
-  const std::int64_t end = (part + 1) * rows_of_part < rows ? (part + 1) * rows_of_part : rows;
-  double sum = 0.0;
-  for (std::int64_t row = part * rows_of_part; row < end; ++row) sum += to_float(x[row * cols + col]);
-  partial[part * cols + col] = sum;
-}
-__global__ void sum_of_columns_kernel(const double* partial, std::int64_t parts, std::int64_t cols, double factor, float* out) {
-  const std::int64_t col = thread_index();
-  if (col >= cols) return;
-  double sum = 0.0;
-  for (std::int64_t part = 0; part < parts; ++part) sum += partial[part * cols + col];
-  out[col] = static_cast<float>(sum * factor);
-}
-
-/// The elements that one result of a reduction is made of: `count` of them, `stride` apart, those of group g from g·next on.
-struct Groups {
-  std::int64_t number, next, stride, count;
+struct Sum {
+  using Total = double;
+  static constexpr double kNone = 0.0;
+  __device__ double operator()(double a, double b) const { return a + b; }
 };
-Groups groups_of(Axis axis, const TensorView& x) {
-  switch (axis) {
-    case Axis::all: break;
-    case Axis::rows: return {x.cols(), 1, x.cols(), x.rows()};
-    case Axis::columns: return {x.rows(), x.cols(), 1, x.cols()};
-  }
-  return {1, 0, 1, x.size()};
-}
-
-struct Largest {
-  float value;
-  std::int64_t at;
+/// NaN is larger than all.
+struct Max {
+  using Total = float;
+  static constexpr float kNone = -INFINITY;
+  __device__ float operator()(float a, float b) const { return b > a || b != b ? b : a; }
 };
-/// The first of the larger; a NaN is larger than all else.
-__device__ __forceinline__ Largest larger(const Largest& a, const Largest& b) {
-  const bool a_nan = a.value != a.value, b_nan = b.value != b.value;
-  if (a_nan != b_nan) return a_nan ? a : b;
-  if (!a_nan && a.value != b.value) return a.value > b.value ? a : b;
-  return a.at < b.at ? a : b;
+
+/// An element, or a part of a sum.
+template <class Total, class T>
+__device__ __forceinline__ Total total_of(T x) {
+  if constexpr (std::is_same_v<T, double>) {
+    return x;
+  } else {
+    return to_float(x);
+  }
 }
 
-/// Where the block's group has its first maximum, for all of its threads.
-template <class T>
-__device__ Largest largest_of_block(const T* x, const Groups& groups) {
-  Largest* found = shared_array<Largest, kMapThreads>();
-  Largest best = {-INFINITY, groups.count};  // behind all elements
-  for (std::int64_t i = threadIdx.x; i < groups.count; i += blockDim.x) best = larger(best, {to_float(x[blockIdx.x * groups.next + i * groups.stride]), i});
-  found[threadIdx.x] = best;
-  for (unsigned half = kMapThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) found[threadIdx.x] = larger(found[threadIdx.x], found[threadIdx.x + half]);
-  }
+template <class F>
+void with_function(ReduceFn fn, F&& f) {
+  if (fn == ReduceFn::max) return f.template operator()<Max>();
+  f.template operator()<Sum>();
+}
+
+/// Over the threads beside each other in a block (blockDim.x, whole warps), in a fixed order; each gets the result. All of the block must come here together.
+template <class T, class F>
+__device__ __forceinline__ T team_reduce(T x, F f, T none) {
+  const auto of_warp = [&](T value) {
+    for (int step = kWarp / 2; step > 0; step /= 2) value = f(value, __shfl_xor_sync(kFullWarp, value, step));
+    return value;
+  };
+  x = of_warp(x);
+  if (blockDim.x == kWarp) return x;
+  T* const partial = shared_array<T, kWarp>();
+  const unsigned lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp, first = threadIdx.y * warps;
+  __syncthreads();  // whoever still reads the last result
+  if (lane == 0) partial[first + threadIdx.x / kWarp] = x;
   __syncthreads();
-  return found[0];
+  return of_warp(lane < warps ? partial[first + lane] : none);
 }
 
+/// Calls f(row) for the rows of each team of threads; the teams of a block go on together, so row may be ≥ rows.
+template <class F>
+__device__ __forceinline__ void for_each_row(std::int64_t rows, F f) {
+  const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.y;
+  for (std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * blockDim.y; first < rows; first += step) f(first + threadIdx.y);
+}
+
+/// Threads for `rows` teams, each with `items` to look at.
+LaunchShape row_shape(std::int64_t rows, std::int64_t items, const Context& context) {
+  constexpr std::int64_t kEach = 4, kMost = 512;
+  const auto team = static_cast<unsigned>(std::clamp<std::int64_t>((items / kEach + kWarp - 1) / kWarp * kWarp, kWarp, kMost));
+  const unsigned teams = std::max(1u, 256 / team);
+  const std::int64_t blocks = std::min<std::int64_t>((rows + teams - 1) / teams, context.multiprocessors * 16);
+  return {dim3(static_cast<unsigned>(blocks)), dim3(team, teams)};
+}
+
+/// Calls f<N>() with how many elements of T are moved at once: 16 bytes, or 1 where not all numbers of elements are whole packs.
+template <class T, class F>
+void with_packs(std::initializer_list<std::int64_t> elements, F&& f) {
+  if (std::all_of(elements.begin(), elements.end(), [](std::int64_t n) { return n % kPack<T> == 0; }))
+    return f.template operator()<kPack<T>>();
+  f.template operator()<1>();
+}
+
+/// Each piece of x to a number, · share. Pieces are `length` elements of the `size`, a multiple of N; the last one may have fewer.
+template <class F, int N, class T, class Out>
+__global__ void reduce_pieces_kernel(std::int64_t pieces, std::int64_t length, std::int64_t size, double share, const T* x,
+                                     Out* out) {
+  for_each_row(pieces, [&](std::int64_t piece) {
+    typename F::Total total = F::kNone;
+    const std::int64_t begin = piece * length, end = std::min(begin + length, size), whole = begin + (end - begin) / N * N;
+    if (piece < pieces) {
+#pragma unroll 4
+      for (std::int64_t i = begin + threadIdx.x * N; i < whole; i += blockDim.x * N) {
+        const auto pack = load_pack<N>(x + i);
+        for (int e = 0; e < N; ++e) total = F{}(total, total_of<typename F::Total>(pack.at[e]));
+      }
+      for (std::int64_t i = whole + threadIdx.x; i < end; i += blockDim.x) total = F{}(total, total_of<typename F::Total>(x[i]));
+    }
+    total = team_reduce(total, F{}, F::kNone);
+    if (piece < pieces && threadIdx.x == 0) out[piece] = static_cast<Out>(total * share);
+  });
+}
+
+constexpr int kLanes = 32, kSlices = 8;  ///< threads of a block beside each other and below each other
+
+/// out[chunk, j] = of x[i, j] over the rows i of the chunk, · share; a block has kLanes·N columns of one chunk. N divides cols.
+template <class F, int N, class T, class Out>
+__global__ void reduce_rows_kernel(std::int64_t rows, std::int64_t cols, std::int64_t chunk, double share, const T* x, Out* out) {
+  using Total = typename F::Total;
+  const std::int64_t column_blocks = (cols + kLanes * N - 1) / (kLanes * N);
+  const std::int64_t of_chunk = blockIdx.x / column_blocks, j = (blockIdx.x % column_blocks * kLanes + threadIdx.x) * N;
+  Total totals[N];
+  for (Total& total : totals) total = F::kNone;
+  if (j < cols) {
+    const std::int64_t end = std::min(rows, (of_chunk + 1) * chunk);
+#pragma unroll 4
+    for (std::int64_t i = of_chunk * chunk + threadIdx.y; i < end; i += kSlices) {
+      const auto pack = load_pack<N>(x + i * cols + j);
+      for (int e = 0; e < N; ++e) totals[e] = F{}(totals[e], total_of<Total>(pack.at[e]));
+    }
+  }
+  Total* const slices = shared_array<Total, kSlices * kLanes>();
+  for (int e = 0; e < N; ++e) {
+    __syncthreads();
+    slices[threadIdx.y * kLanes + threadIdx.x] = totals[e];
+    __syncthreads();
+    if (threadIdx.y > 0 || j >= cols) continue;
+    Total total = slices[threadIdx.x];
+    for (int slice = 1; slice < kSlices; ++slice) total = F{}(total, slices[slice * kLanes + threadIdx.x]);
+    out[of_chunk * cols + j + e] = static_cast<Out>(total * share);
+  }
+}
+
+/// Rows cut into chunks of their own blocks, so many that the GPU is busy; by shape alone.
+struct Chunks {
+  std::int64_t rows = 0, count = 1;
+  Chunks(std::int64_t all, std::int64_t cols) {
+    const std::int64_t column_blocks = (cols + 127) / 128;
+    count = std::clamp<std::int64_t>(512 / column_blocks, 1, (all + 63) / 64);
+    rows = (all + count - 1) / count;
+    count = (all + rows - 1) / rows;
+  }
+};
+
+template <class F, class T, class Out>
+void reduce_rows(std::int64_t rows, std::int64_t cols, std::int64_t chunk, double share, const T* x, Out* out,
+                 cudaStream_t stream) {
+  with_packs<T>({cols}, [&]<int N>() {
+    const std::int64_t blocks = (cols + kLanes * N - 1) / (kLanes * N) * ((rows + chunk - 1) / chunk);
+    launch(reduce_rows_kernel<F, N, T, Out>, {dim3(static_cast<unsigned>(blocks)), dim3(kLanes, kSlices)}, stream, rows, cols,
+           chunk, share, x, out);
+  });
+}
+
+template <class F, class T, class Out>
+void reduce_pieces(std::int64_t length, std::int64_t size, double share, const T* x, Out* out, const Context& context) {
+  const std::int64_t pieces = (size + length - 1) / length;
+  with_packs<T>({pieces == 1 ? 0 : length}, [&]<int N>() {
+    launch(reduce_pieces_kernel<F, N, T, Out>, row_shape(pieces, length / N, context), context.stream, pieces, length, size, share,
+           x, out);
+  });
+}
+
+/// How many elements are a piece when all are reduced: whole packs, and 1024 pieces at most.
+std::int64_t piece_of_all(std::int64_t size) { return std::max<std::int64_t>(8192, (size + (1 << 20) - 1) / (1 << 20) * 1024); }
+
+// ---- the gradient of max
+
+struct Smaller {
+  __device__ std::int64_t operator()(std::int64_t a, std::int64_t b) const { return a < b ? a : b; }
+};
+__device__ __forceinline__ bool same(float a, float b) { return a == b || (a != a && b != b); }
+
+/// Groups are rows.
 template <class T>
-__global__ void max_kernel(const T* x, Groups groups, float* out) {
-  const Largest best = largest_of_block(x, groups);
-  if (threadIdx.x == 0) out[blockIdx.x] = best.value;
+__global__ void max_grad_of_columns_kernel(std::int64_t rows, std::int64_t cols, const T* all_x, const float* dout, T* all_dx) {
+  for_each_row(rows, [&](std::int64_t row) {
+    const T* x = all_x + row * cols;
+    const std::int64_t end = row < rows ? cols : 0;
+    float top = Max::kNone;
+    for (std::int64_t j = threadIdx.x; j < end; j += blockDim.x) top = Max{}(top, to_float(x[j]));
+    top = team_reduce(top, Max{}, Max::kNone);
+    std::int64_t first = cols;
+    for (std::int64_t j = threadIdx.x; j < end; j += blockDim.x)
+      if (same(to_float(x[j]), top)) first = Smaller{}(first, j);
+    first = team_reduce(first, Smaller{}, cols);
+    for (std::int64_t j = threadIdx.x; j < end; j += blockDim.x)
+      all_dx[row * cols + j] = from_float<T>(j == first ? dout[row] : 0.0f);
+  });
 }
+
+/// Groups are columns, one a thread.
 template <class T>
-__global__ void max_grad_kernel(const T* x, Groups groups, const float* dout, T* dx) {
-  const Largest best = largest_of_block(x, groups);
-  for (std::int64_t i = threadIdx.x; i < groups.count; i += blockDim.x)
-    dx[blockIdx.x * groups.next + i * groups.stride] = from_float<T>(i == best.at ? dout[blockIdx.x] : 0.0f);
+__global__ void max_grad_of_rows_kernel(std::int64_t rows, std::int64_t cols, const T* x, const float* dout, T* dx) {
+  for (std::int64_t j = thread_index(); j < cols; j += thread_count()) {
+    std::int64_t first = 0;
+    float top = to_float(x[j]);
+    for (std::int64_t i = 1; i < rows; ++i) {
+      const float value = to_float(x[i * cols + j]), larger = Max{}(top, value);
+      if (!same(larger, top)) first = i;
+      top = larger;
+    }
+    for (std::int64_t i = 0; i < rows; ++i) dx[i * cols + j] = from_float<T>(i == first ? dout[j] : 0.0f);
+  }
 }
 
-/// out[row, col] = x[row·row_stride + col·col_stride].
-template <class Word>
-__global__ void broadcast_kernel(const Word* x, std::int64_t row_stride, std::int64_t col_stride, std::int64_t size, std::int64_t cols, Word* out) {
-  for (std::int64_t i = thread_index(); i < size; i += thread_count()) out[i] = x[i / cols * row_stride + i % cols * col_stride];
-}
+// ---- broadcast
 
-std::int64_t parts_of(std::int64_t size, std::int64_t part) { return (size + part - 1) / part; }
-std::int64_t rows_of_part(std::int64_t rows) { return std::max(kLeastRows, parts_of(rows, kMostParts)); }
-
-LaunchShape threads_for(std::int64_t count, std::int64_t layers = 1) {
-  return {dim3(static_cast<unsigned>(parts_of(count, kMapThreads)), static_cast<unsigned>(layers)), dim3(kMapThreads)};
+/// Element (row, col) of x lies at row·row_stride + col·col_stride. N divides cols.
+template <int N, class T>
+__global__ void broadcast_kernel(std::int64_t packs, std::int64_t cols, std::int64_t row_stride, int col_stride, const T* x,
+                                 T* out) {
+  for (std::int64_t i = thread_index() * N; i < packs * N; i += thread_count() * N) {
+    const std::int64_t row = i / cols, from = row * row_stride + (i - row * cols) * col_stride;
+    Pack<T, N> pack;
+    for (int e = 0; e < N; ++e) pack.at[e] = x[from + e * col_stride];
+    store_pack(out + i, pack);
+  }
 }
 
 }  // namespace
@@ -129,59 +220,67 @@ LaunchShape threads_for(std::int64_t count, std::int64_t layers = 1) {
 void run(const Reduce& op, const Step& step, Context& context) {
   if (!step.out[0]) return;
   const TensorView& x = step.in[0];
-  auto* out = step.out[0].as<float>();
-  auto* partial = static_cast<double*>(step.workspace);
+  const std::int64_t rows = x.rows(), cols = x.cols();
+  float* const out = step.out[0].as<float>();
+  const auto share = [&](std::int64_t count) { return op.fn == ReduceFn::mean ? 1.0 / static_cast<double>(count) : 1.0; };
   with_float_type(x.type.dtype, [&]<class T>() {
-    const Groups groups = groups_of(op.axis, x);
-    if (op.fn == ReduceFn::max)
-      return launch(max_kernel<T>, LaunchShape{dim3(static_cast<unsigned>(groups.number)), dim3(kMapThreads)}, context.stream, x.as<const T>(), groups, out);
-    const double factor = op.fn == ReduceFn::mean ? 1.0 / static_cast<double>(groups.count) : 1.0;
-    switch (op.axis) {
-      case Axis::all: {
-        const std::int64_t parts = parts_of(x.size(), kGrain);
-        launch(sum_parts_kernel<T>, LaunchShape{dim3(static_cast<unsigned>(parts)), dim3(kMapThreads)}, context.stream, x.as<const T>(), x.size(), partial);
-        return launch(sum_of_parts_kernel, LaunchShape{dim3(1), dim3(kMapThreads)}, context.stream, partial, parts, factor, out);
+    with_function(op.fn, [&]<class F>() {
+      using Total = typename F::Total;
+      Total* const partial = static_cast<Total*>(step.workspace);
+      switch (op.axis) {
+        case Axis::columns: return reduce_pieces<F>(cols, x.size(), share(cols), x.as<const T>(), out, context);
+        case Axis::all: {
+          const std::int64_t piece = piece_of_all(x.size()), pieces = (x.size() + piece - 1) / piece;
+          reduce_pieces<F>(piece, x.size(), 1.0, x.as<const T>(), partial, context);
+          return reduce_pieces<F>(pieces, pieces, share(x.size()), static_cast<const Total*>(partial), out, context);
+        }
+        case Axis::rows: {
+          const Chunks chunks(rows, cols);
+          reduce_rows<F>(rows, cols, chunks.rows, 1.0, x.as<const T>(), partial, context.stream);
+          return reduce_rows<F>(chunks.count, cols, chunks.count, share(rows), static_cast<const Total*>(partial), out,
+                                context.stream);
+        }
       }
-      case Axis::columns:
-        return launch(sum_rows_kernel<T>, map_shape(x.rows() * kWarp, context), context.stream, x.as<const T>(), x.rows(), x.cols(), factor, out);
-      case Axis::rows: {
-        const std::int64_t parts = parts_of(x.rows(), rows_of_part(x.rows()));
-        launch(sum_columns_kernel<T>, threads_for(x.cols(), parts), context.stream, x.as<const T>(), x.rows(), x.cols(), rows_of_part(x.rows()), partial);
-        return launch(sum_of_columns_kernel, threads_for(x.cols()), context.stream, partial, parts, x.cols(), factor, out);
-      }
-    }
+      GRAFT_ASSERT(!"an axis");
+    });
   });
 }
 
 std::size_t workspace(const Reduce& op, const Graph& graph, const Node& node) {
   const Shape& x = graph.shape(node.inputs[0]);
-  const std::int64_t partials = op.axis == Axis::all    ? parts_of(x.size(), kGrain)
-                                : op.axis == Axis::rows ? parts_of(x.rows(), rows_of_part(x.rows())) * x.cols()
-                                                        : 0;
-  return static_cast<std::size_t>(partials) * sizeof(double);
+  switch (op.axis) {
+    case Axis::all: return static_cast<std::size_t>(x.size() / piece_of_all(x.size()) + 1) * sizeof(double);
+    case Axis::rows: return static_cast<std::size_t>(Chunks(x.rows(), x.cols()).count * x.cols()) * sizeof(double);
+    case Axis::columns: break;
+  }
+  return 0;
 }
 
 void run(const ReduceMaxGrad& op, const Step& step, Context& context) {
   if (!step.out[0]) return;
-  with_float_type(step.in[0].type.dtype, [&]<class T>() {
-    const Groups groups = groups_of(op.axis, step.in[0]);
-    launch(max_grad_kernel<T>, LaunchShape{dim3(static_cast<unsigned>(groups.number)), dim3(kMapThreads)}, context.stream, step.in[0].as<const T>(), groups,
-           step.in[1].as<const float>(), step.out[0].as<T>());
+  const TensorView& x = step.in[0];
+  with_float_type(x.type.dtype, [&]<class T>() {
+    if (op.axis == Axis::rows) {
+      launch(max_grad_of_rows_kernel<T>, map_shape(x.cols(), context), context.stream, x.rows(), x.cols(), x.as<const T>(),
+             step.in[1].as<const float>(), step.out[0].as<T>());
+    } else {
+      const std::int64_t rows = op.axis == Axis::all ? 1 : x.rows(), cols = x.size() / rows;
+      launch(max_grad_of_columns_kernel<T>, row_shape(rows, cols, context), context.stream, rows, cols, x.as<const T>(),
+             step.in[1].as<const float>(), step.out[0].as<T>());
+    }
   });
 }
 
 void run(const Broadcast&, const Step& step, Context& context) {
   if (!step.out[0]) return;
   const TensorView &x = step.in[0], &out = step.out[0];
-  const auto copy = [&]<class Word>() {
-    launch(broadcast_kernel<Word>, map_shape(out.size(), context), context.stream, x.as<const Word>(), x.rows() == 1 ? std::int64_t{0} : x.cols(),
-           x.cols() == 1 ? std::int64_t{0} : std::int64_t{1}, out.size(), out.cols(), out.as<Word>());
-  };
-  if (size_of(x.type.dtype) == 2) {
-    copy.template operator()<std::uint16_t>();
-  } else {
-    copy.template operator()<std::uint32_t>();
-  }
+  with_float_type(x.type.dtype, [&]<class T>() {
+    with_packs<T>({out.cols()}, [&]<int N>() {
+      const std::int64_t packs = out.size() / N;
+      launch(broadcast_kernel<N, T>, map_shape(packs, context), context.stream, packs, out.cols(), x.rows() == 1 ? 0 : x.cols(),
+             x.cols() == 1 ? 0 : 1, x.as<const T>(), out.as<T>());
+    });
+  });
 }
 
 }  // namespace graft::cuda

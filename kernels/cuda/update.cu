@@ -58,13 +58,15 @@ __global__ void squares_kernel(NormTable<T> table, double* partial) {
   const NormEntry<T>& entry = table.of_block();
   const Piece piece = piece_of_block(entry, kNormGrain);
   const std::int64_t whole = piece.begin + (piece.end - piece.begin) / kStep * kStep;
-  float sum = 0.0f;
-  for (std::int64_t i = piece.begin + static_cast<std::int64_t>(threadIdx.x) * kStep; i < whole; i += static_cast<std::int64_t>(blockDim.x) * kStep) {
+  double sum = 0.0;  // squares of floats may be too large for a float, or too small
+  const auto add = [&](T x) { sum += static_cast<double>(to_float(x)) * static_cast<double>(to_float(x)); };
+  for (std::int64_t i = piece.begin + static_cast<std::int64_t>(threadIdx.x) * kStep; i < whole;
+       i += static_cast<std::int64_t>(blockDim.x) * kStep) {
     const auto x = load_pack<kStep>(entry.x + i);
 #pragma unroll
-    for (int e = 0; e < kStep; ++e) sum += to_float(x.at[e]) * to_float(x.at[e]);
+    for (int e = 0; e < kStep; ++e) add(x.at[e]);
   }
-  if (const std::int64_t rest = whole + threadIdx.x; rest < piece.end) sum += to_float(entry.x[rest]) * to_float(entry.x[rest]);
+  if (const std::int64_t rest = whole + threadIdx.x; rest < piece.end) add(entry.x[rest]);
   sum = block_sum(sum);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
@@ -89,7 +91,9 @@ __global__ void update_scale_kernel(const float* norm, const float* loss, float 
   const bool clip = max_norm > 0.0f && *norm > max_norm;
   *scale = !finite ? NAN : clip ? max_norm / *norm : 1.0f;
 }
-__global__ void count_step_kernel(std::uint32_t* step, std::uint32_t* skipped, const float* scale) { ++*(std::isfinite(*scale) ? step : skipped); }
+__global__ void count_step_kernel(std::uint32_t* step, std::uint32_t* skipped, const float* scale) {
+  ++*(std::isfinite(*scale) ? step : skipped);
+}
 __global__ void increment_kernel(std::uint32_t* counter) { ++*counter; }
 __global__ void learning_rate_kernel(Schedule schedule, const std::uint32_t* step, float* rate) {
   *rate = static_cast<float>(learning_rate_at(schedule, static_cast<std::int64_t>(*step)));
@@ -181,7 +185,8 @@ __global__ void update_kernel(UpdateTable table, Common common, Rule rule) {
   const float rate = *common.lr * entry.lr_scale;
   const Piece piece = piece_of_block(entry, kUpdateGrain);
   const std::int64_t whole = piece.begin + (piece.end - piece.begin) / 4 * 4;
-  for (std::int64_t i = piece.begin + static_cast<std::int64_t>(threadIdx.x) * 4; i < whole; i += static_cast<std::int64_t>(blockDim.x) * 4) {
+  for (std::int64_t i = piece.begin + static_cast<std::int64_t>(threadIdx.x) * 4; i < whole;
+       i += static_cast<std::int64_t>(blockDim.x) * 4) {
     auto p = load_pack<4>(entry.p + i), m = load_pack<4>(entry.m + i);
     const auto grad = load_pack<4>(entry.grad + i);
     Pack<float, 4> v = {};
@@ -211,16 +216,23 @@ struct AsUpdate {
   const Step& step;
 
   UpdateEntry entry(double decay, double lr_scale, float* v = nullptr) const {
-    return {step.in[0].as<float>(), step.in[1].as<const float>(), step.in[2].as<float>(), v, step.in[0].size(), 0, static_cast<float>(decay), static_cast<float>(lr_scale)};
+    return {step.in[0].as<float>(),    step.in[1].as<const float>(), step.in[2].as<float>(), v, step.in[0].size(), 0,
+            static_cast<float>(decay), static_cast<float>(lr_scale)};
   }
-  Common common(std::size_t lr, const std::uint32_t* count = nullptr) const { return {step.in[lr].as<const float>(), step.in[lr + 1].as<const float>(), count}; }
+  Common common(std::size_t lr, const std::uint32_t* count = nullptr) const {
+    return {step.in[lr].as<const float>(), step.in[lr + 1].as<const float>(), count};
+  }
 
-  Update operator()(const SgdUpdate& op) const { return {Sgd{static_cast<float>(op.momentum), op.nesterov}, common(3), entry(op.weight_decay, op.lr_scale)}; }
+  Update operator()(const SgdUpdate& op) const {
+    return {Sgd{static_cast<float>(op.momentum), op.nesterov}, common(3), entry(op.weight_decay, op.lr_scale)};
+  }
   Update operator()(const AdamUpdate& op) const {
     return {Adam{op.beta1, op.beta2, static_cast<float>(op.eps), op.decoupled}, common(5, step.in[4].as<const std::uint32_t>()),
             entry(op.weight_decay, op.lr_scale, step.in[3].as<float>())};
   }
-  Update operator()(const LionUpdate& op) const { return {Lion{op.beta1, op.beta2}, common(3), entry(op.weight_decay, op.lr_scale)}; }
+  Update operator()(const LionUpdate& op) const {
+    return {Lion{op.beta1, op.beta2}, common(3), entry(op.weight_decay, op.lr_scale)};
+  }
   Update operator()(const auto&) const { return {}; }
 };
 
@@ -257,7 +269,8 @@ void run(const LionUpdate&, const Step& step, Context& context) { run_updates({&
 void run(const Assign&, const Step& step, Context& context) {
   const TensorView &value = step.in[0], &state = step.in[1];
   if (value.data == state.data) return;
-  check(cudaMemcpyAsync(state.data, value.data, value.type.bytes(), cudaMemcpyDeviceToDevice, context.stream), "cannot copy on the GPU");
+  check(cudaMemcpyAsync(state.data, value.data, value.type.bytes(), cudaMemcpyDeviceToDevice, context.stream),
+        "cannot copy on the GPU");
 }
 
 void run(const GlobalNorm&, const Step& step, Context& context) {
@@ -287,15 +300,18 @@ std::size_t workspace(const GlobalNorm&, const Graph& graph, const Node& node) {
 
 void run(const UpdateScale& op, const Step& step, Context& context) {
   if (!step.out[0]) return;
-  launch_one(update_scale_kernel, context, step.in[0].as<const float>(), step.in.size() > 1 ? step.in[1].as<const float>() : nullptr,
-             static_cast<float>(op.max_norm), step.out[0].as<float>());
+  launch_one(update_scale_kernel, context, step.in[0].as<const float>(),
+             step.in.size() > 1 ? step.in[1].as<const float>() : nullptr, static_cast<float>(op.max_norm), step.out[0].as<float>());
 }
 
 void run(const CountStep&, const Step& step, Context& context) {
-  launch_one(count_step_kernel, context, step.in[0].as<std::uint32_t>(), step.in[1].as<std::uint32_t>(), step.in[2].as<const float>());
+  launch_one(count_step_kernel, context, step.in[0].as<std::uint32_t>(), step.in[1].as<std::uint32_t>(),
+             step.in[2].as<const float>());
 }
 
-void run(const Increment&, const Step& step, Context& context) { launch_one(increment_kernel, context, step.in[0].as<std::uint32_t>()); }
+void run(const Increment&, const Step& step, Context& context) {
+  launch_one(increment_kernel, context, step.in[0].as<std::uint32_t>());
+}
 
 void run(const LearningRate& op, const Step& step, Context& context) {
   if (!step.out[0]) return;
