@@ -436,6 +436,7 @@ OpCases cases(std::type_identity<CacheWrite>) {
   all.push_back(written("chunks_slots", 3, 5, {2, 0}, 3, {2, 0}));
   all.push_back(in_bf16(all.back()));
   all.push_back(written("slot_twice", 3, 7, {1, 2, 0, 4}, 2, {1, 1, 0, 1}));
+  all.push_back(written("slot_twice_falling", 3, 7, {4, 2, 0, 1}, 2, {1, 1, 0, 1}));
   all.push_back(written("slot_twice_many", 1, 2, std::vector<double>(40, 1.0), 2, std::vector<double>(40, 1.0)));
   all.push_back(written("wide", 2, 3, {0, 1}, 0, {}, 1032));
   all.push_back({"cache_write_then_read",

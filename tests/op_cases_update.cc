@@ -84,6 +84,7 @@ OpCases cases(std::type_identity<GlobalNorm>) {
           {"global_norm_large", of({{130, 67}, {133}})},
           {"global_norm_of_large_numbers", of({{2, 3}}), {{"g0", {1e25, -2e25, 1e24, 0, 3e25, 1}}}},
           {"global_norm_of_small_numbers", of({{5}}), {{"g0", {1e-25, -2e-25, 1e-26, 0, 3e-25}}}},
+          {"global_norm_of_many", of(std::vector<Shape>(200, Shape{3}))},
           {"global_norm_of_zeros", of({{2, 2}}), {{"g0", {0, 0, 0, 0}}}}};
 }
 
