@@ -1,7 +1,7 @@
 // Attention in f32 arithmetic, for any head_dim and for f32 and bf16 tensors: FlashAttention-2 (Dao 2023), algorithms 1 and 2, with dq apart from dk and dv, so that
 // nothing is added by atomics. bf16 tensors go to attention_mma.cu where that serves them.
 //
-// A block has 64 threads that stand as 8×8 and compute with square tiles of kTileRows rows, in shared memory as f32: thread (y, x) has of a tile of scores the rows
+// A block has 64 threads that stand as 8×8 and compute with square tiles of Tiles::kRows rows, in shared memory as f32: thread (y, x) has of a tile of scores the rows
 // y + 8i and the columns x + 8j, of a tile of results the rows y + 8i and the columns 32c + 4x … + 3. The 8 threads of a row are lanes of one warp, so what they
 // share goes by shuffles, and weights that they write to shared memory for each other need a barrier of the warp only.
 #include <cmath>

@@ -168,8 +168,8 @@ struct GradientTensors {
   T *dq, *dk, *dv;
 };
 
-/// Whether tensor cores serve it: bf16, heads of a multiple of 8 elements (rows then begin at multiples of 16 bytes) up to 128.
-inline bool takes_mma(const AttentionProblem& p, DType dtype) { return dtype == DType::bf16 && p.head_dim % 8 == 0 && p.head_dim <= 128; }
+/// Whether tensor cores serve it: bf16, heads of a multiple of 8 elements (rows then begin at multiples of 16 bytes) up to 128, and scores of −∞ that stay so when scaled.
+inline bool takes_mma(const AttentionProblem& p, DType dtype) { return dtype == DType::bf16 && p.head_dim % 8 == 0 && p.head_dim <= 128 && p.scale > 0.0f; }
 
 // attention_mma.cu and attention_mma_grad.cu, for problems that takes_mma
 void forward_mma(const AttentionProblem& p, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse, const Context& context);

@@ -71,10 +71,10 @@ __global__ void __launch_bounds__(kThreads) attention_mma_kernel(AttentionProble
 
   int stage = 0;
   for (int begin = all.first; begin < all.last; begin += kKeys, stage ^= 1) {
+    ptx::cp_async_wait<0>();
+    __syncthreads();  // the tile is there for all, and nobody computes with the one before
     if (begin + kKeys < all.last) load_keys(begin + kKeys, stage ^ 1);
     ptx::cp_async_commit();
-    ptx::cp_async_wait<1>();
-    __syncthreads();
     if (begin < own_keys.last && begin + kKeys > own_keys.first) {
       bf16 *tile_keys = keys + stage * kKeys * kDim, *tile_values = values + stage * kKeys * kDim;
       float scores[kStrips][kKeys / 8][4] = {};
@@ -159,9 +159,9 @@ __global__ void __launch_bounds__(kThreads) attention_mma_kernel(AttentionProble
         }
       }
     }
-    __syncthreads();  // this tile's place is the one after next's
   }
   ptx::cp_async_wait<0>();
+  __syncthreads();  // without keys, nothing has waited for the queries, in whose place the results go out
 
 #pragma unroll
   for (int i = 0; i < kStrips; ++i) {

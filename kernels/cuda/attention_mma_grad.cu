@@ -1,8 +1,9 @@
-// The gradients of attention of bf16 tensors on tensor cores (mma.sync): FlashAttention-2 (Dao 2023), algorithm 2, with dq apart from dk and dv. That costs 7 products where 5
-// would do, but needs no atomics, so the same bits come out each time. Sums are f32; P and dS are rounded to bf16 for the products that they go into.
+// The gradients of attention of bf16 tensors on tensor cores (mma.sync): FlashAttention-2 (Dao 2023), algorithm 2, with dq apart from dk and dv: seven products instead of
+// five, but nothing is added by atomics. Scores, statistics and sums are f32; P and dS are rounded to bf16 for the products that they are operands of.
 //
-// Blocks have 4 warps, each with 16 rows of the block's tile; what the tile is multiplied with goes by in tiles, two of which are in shared memory: one that is computed
-// with, one that is on its way. In a warp, lane 4g + t has of each [16, 8] result the rows g and g + 8 and the columns 2t and 2t + 1.
+// Blocks have 4 warps. In a warp, lane 4g + t has of each result [16, 8] the rows g and g + 8 and the columns 2t and 2t + 1, in that order. Scores become the left operand of
+// the next product in the registers where they are, so a kernel computes them with its own rows as rows: dq with queries, dk and dv with keys. The other side passes by in
+// tiles, two of which are in shared memory: one that is computed with, one on its way by cp.async.
 #include <cmath>
 
 #include "kernels/cuda/attention.cuh"
@@ -11,228 +12,288 @@
 namespace graft::cuda {
 namespace {
 
-constexpr int kWarps = 4, kThreads = kWarps * kWarp, kStrip = 16;
-constexpr int kRows = kWarps * kStrip;  // of a block: queries for dq, keys for dk and dv
+constexpr int kWarps = 4, kThreads = kWarps * kWarp;
 
-/// Rows of a tile that goes by: as many as leave all results of a warp in registers.
+/// Sizes for head dimensions up to kDim: strips of 16 rows that a warp has, rows of a tile that passes by, and how many of those are computed with at a time. Results and two tiles of scores must fit into 255 registers, the
+/// tiles into 99 KiB, so that two blocks of an H100 stand on one multiprocessor.
 template <int kDim>
-constexpr int kPassing = kDim == 64 ? 64 : 32;
+struct QueryShape {
+  static_assert(kDim == 64 || kDim == 128);
+  static constexpr int kStrips = 2, kPassing = 32;
+  static constexpr int kOwn = kWarps * kStrips * 16;
+  static constexpr std::size_t kShared = sizeof(bf16) * kDim * (2 * kOwn + 2 * 2 * kPassing) +
+                                         sizeof(float) * 2 * kOwn;  // queries and dout; keys and values, twice; lse and delta
+};
+template <int kDim>
+struct KeyShape {
+  static_assert(kDim == 64 || kDim == 128);
+  static constexpr int kStrips = kDim == 64 ? 2 : 1, kPassing = 64, kStep = 32;
+  static constexpr int kOwn = kWarps * kStrips * 16;
+  static constexpr std::size_t kTiles =
+      sizeof(bf16) * kDim * (2 * kOwn + 2 * 2 * kPassing);                           // keys and values; queries and dout, twice
+  static constexpr std::size_t kShared = kTiles + sizeof(float) * 2 * 2 * kPassing;  // lse and delta, twice
+  static_assert(2 * kPassing <= kThreads);                                           // a thread brings one of them
+};
 
-/// [16, kColumns] of a product, summed up in a warp.
-template <int kColumns>
-using Results = float[kColumns / 8][4];
+template <int kStrips, int kColumns>
+struct Results {
+  float at[kStrips][kColumns / 8][4] = {};
 
-/// results = left·rightᵀ: 16 rows of a tile by all rows of another.
-template <int kDim, int kColumns>
-__device__ __forceinline__ void multiply(Results<kColumns>& results, bf16* left_tile, int first_row, bf16* right_tile) {
+  /// Scores of which seen(strip, result, element) is not true become −∞.
+  template <class Seen>
+  __device__ __forceinline__ void keep(Seen&& seen) {
 #pragma unroll
-  for (int n = 0; n < kColumns / 8; ++n)
+    for (int i = 0; i < kStrips; ++i)
 #pragma unroll
-    for (int e = 0; e < 4; ++e) results[n][e] = 0.0f;
+      for (int n = 0; n < kColumns / 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+          if (!seen(i, n, e)) at[i][n][e] = -INFINITY;
+  }
+};
+
+/// results = rows·passingᵀ, of the warp's rows from `own` on and all kColumns rows of the passing tile.
+template <int kDim, int kStrips, int kColumns>
+__device__ __forceinline__ void multiply(Results<kStrips, kColumns>& results, bf16* rows, int own, bf16* passing) {
+  results = {};
 #pragma unroll
   for (int step = 0; step < kDim / 16; ++step) {
-    std::uint32_t left[4];
-    left_operand<kDim>(left, left_tile, first_row, step);
+    std::uint32_t left[kStrips][4];
 #pragma unroll
-    for (int n = 0; n < kColumns / 16; ++n) {
+    for (int i = 0; i < kStrips; ++i) left_operand<kDim>(left[i], rows, own + i * 16, step);
+#pragma unroll
+    for (int j = 0; j < kColumns / 16; ++j) {
       std::uint32_t right[2][2];
-      right_operands_of_rows<kDim>(right, right_tile, n * 16, step);
-      ptx::mma_m16n8k16(results[2 * n], left, right[0]);
-      ptx::mma_m16n8k16(results[2 * n + 1], left, right[1]);
+      right_operands_of_rows<kDim>(right, passing, j * 16, step);
+#pragma unroll
+      for (int i = 0; i < kStrips; ++i) {
+        ptx::mma_m16n8k16(results.at[i][2 * j], left[i], right[0]);
+        ptx::mma_m16n8k16(results.at[i][2 * j + 1], left[i], right[1]);
+      }
     }
   }
 }
 
-/// results += weights·tile, the weights rounded.
-template <int kDim, int kColumns>
-__device__ __forceinline__ void accumulate(Results<kDim>& results, const Results<kColumns>& weights, bf16* tile) {
+/// results += weights·passing, the weights rounded to bf16.
+template <int kDim, int kStrips, int kColumns>
+__device__ __forceinline__ void accumulate(Results<kStrips, kDim>& results, const Results<kStrips, kColumns>& weights,
+                                           bf16* passing) {
 #pragma unroll
-  for (int step = 0; step < kColumns / 16; ++step) {
-    std::uint32_t left[4];
-    as_left_operand(left, weights[2 * step], weights[2 * step + 1]);
+  for (int j = 0; j < kColumns / 16; ++j) {
+    std::uint32_t left[kStrips][4];
 #pragma unroll
-    for (int n = 0; n < kDim / 16; ++n) {
+    for (int i = 0; i < kStrips; ++i) as_left_operand(left[i], weights.at[i][2 * j], weights.at[i][2 * j + 1]);
+#pragma unroll
+    for (int step = 0; step < kDim / 16; ++step) {
       std::uint32_t right[2][2];
-      right_operands<kDim>(right, tile, step * 16, n);
-      ptx::mma_m16n8k16(results[2 * n], left, right[0]);
-      ptx::mma_m16n8k16(results[2 * n + 1], left, right[1]);
+      right_operands<kDim>(right, passing, j * 16, step);
+#pragma unroll
+      for (int i = 0; i < kStrips; ++i) {
+        ptx::mma_m16n8k16(results.at[i][2 * step], left[i], right[0]);
+        ptx::mma_m16n8k16(results.at[i][2 * step + 1], left[i], right[1]);
+      }
     }
   }
 }
 
-template <int kDim>
-__device__ __forceinline__ void clear(Results<kDim>& results) {
-#pragma unroll
-  for (int n = 0; n < kDim / 8; ++n)
-#pragma unroll
-    for (int e = 0; e < 4; ++e) results[n][e] = 0.0f;
-}
+/// Element e of a lane's four in result [16, 8] number n of strip i, counted from the warp's first row.
+__device__ __forceinline__ int row_of(int lane, int i, int e) { return 16 * i + e / 2 * 8 + lane / 4; }
+__device__ __forceinline__ int column_of(int lane, int n, int e) { return 8 * n + 2 * (lane % 4) + e % 2; }
 
-/// Queries and dout, keys and values twice.
-template <int kDim>
-constexpr std::size_t kSharedOfQ = sizeof(bf16) * kDim * (2 * kRows + 2 * 2 * kPassing<kDim>);
+/// What is taken from scores in powers of 2; of a row that sees nothing +∞, so that its weights are 0 and not exp(−∞ + ∞).
+__device__ __forceinline__ float exponent_of(float lse) { return lse == -INFINITY ? INFINITY : lse * kLog2E; }
 
-/// dq of one tile of queries of one head.
+/// dq of one tile of queries of one head. Shared memory: queries and dout [kOwn, kDim], of which a warp has its own rows; keys and values [2, kPassing, kDim] each.
 template <int kDim>
 __global__ void __launch_bounds__(kThreads) attention_mma_grad_q_kernel(AttentionProblem p, GradientTensors<bf16> tensors) {
-  constexpr int kKeys = kPassing<kDim>;
-  const auto [tile, head] = block_tile(p, Side::queries, kRows);
+  using Shape = QueryShape<kDim>;
+  constexpr int kStrips = Shape::kStrips, kPassing = Shape::kPassing, kTile = kPassing * kDim;
+  const auto [tile, head] = block_tile(p, Side::queries, Shape::kOwn);
   const Sequence& s = tile.sequence;
   const int here = tile.rows.count(), kv_head = head / p.group();
   if (here <= 0) return;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
-  bf16* queries = shared_memory<bf16>();
-  bf16 *douts = queries + kRows * kDim, *keys = douts + kRows * kDim, *values = keys + 2 * kKeys * kDim;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, own = static_cast<int>(threadIdx.x) / kWarp * kStrips * 16;
+  bf16 *queries = shared_memory<bf16>(), *douts = queries + Shape::kOwn * kDim, *keys = douts + Shape::kOwn * kDim,
+       *values = keys + 2 * kTile;
+  float *lse = reinterpret_cast<float*>(values + 2 * kTile), *delta = lse + Shape::kOwn;
   const std::int64_t q_at = (s.q_begin + tile.rows.first) * p.q_cols() + std::int64_t{head} * p.head_dim;
   const std::int64_t kv_at = s.kv_begin * p.kv_cols() + std::int64_t{kv_head} * p.head_dim;
   const Rows all = keys_of(p, s, tile.rows);
-  const auto load_keys = [&](int begin, int stage) {
-    load_tile_async<kKeys, kDim, kThreads>(keys + stage * kKeys * kDim, tensors.k + kv_at + begin * p.kv_cols(), p.kv_cols(), all.last - begin, p.head_dim);
-    load_tile_async<kKeys, kDim, kThreads>(values + stage * kKeys * kDim, tensors.v + kv_at + begin * p.kv_cols(), p.kv_cols(), all.last - begin, p.head_dim);
+  const auto load = [&](int begin, int stage) {
+    load_tile_async<kPassing, kDim, kThreads>(keys + stage * kTile, tensors.k + kv_at + begin * p.kv_cols(), p.kv_cols(),
+                                              all.last - begin, p.head_dim);
+    load_tile_async<kPassing, kDim, kThreads>(values + stage * kTile, tensors.v + kv_at + begin * p.kv_cols(), p.kv_cols(),
+                                              all.last - begin, p.head_dim);
   };
-  load_tile_async<kRows, kDim, kThreads>(queries, tensors.q + q_at, p.q_cols(), here, p.head_dim);
-  load_tile_async<kRows, kDim, kThreads>(douts, tensors.dout + q_at, p.q_cols(), here, p.head_dim);
-  if (all.first < all.last) load_keys(all.first, 0);
+  load_tile_async<Shape::kOwn, kDim, kThreads>(queries, tensors.q + q_at, p.q_cols(), here, p.head_dim);
+  load_tile_async<Shape::kOwn, kDim, kThreads>(douts, tensors.dout + q_at, p.q_cols(), here, p.head_dim);
+  if (all.first < all.last) load(all.first, 0);
   ptx::cp_async_commit();
 
-  const int own = warp * kStrip;
-  const Rows own_queries = {tile.rows.first + own, tile.rows.first + own + kStrip}, own_keys = keys_of(p, s, own_queries);
-  const float scale = p.scale * kLog2E;
-  float lse[2], delta[2];  // lse in powers of 2
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = own + half * 8 + g;
+  const float scale = p.scale * kLog2E;  // weights are powers of 2
+  for (int row = static_cast<int>(threadIdx.x); row < Shape::kOwn; row += kThreads) {
     const std::int64_t at = (s.q_begin + tile.rows.first + row) * p.heads + head;
-    lse[half] = row < here ? tensors.lse[at] * kLog2E : 0.0f;
-    delta[half] = row < here ? tensors.delta[at] : 0.0f;
+    lse[row] = row < here ? exponent_of(tensors.lse[at]) : INFINITY;
+    delta[row] = row < here ? tensors.delta[at] : 0.0f;
   }
-  Results<kDim> dq;
-  clear<kDim>(dq);
+  const Rows own_queries = {tile.rows.first + own, std::min(tile.rows.first + own + kStrips * 16, tile.rows.last)};
+  const Rows own_keys = own < here ? keys_of(p, s, own_queries) : Rows{0, 0};
+
+  Results<kStrips, kDim> dq;
   int stage = 0;
-  for (int begin = all.first; begin < all.last; begin += kKeys, stage ^= 1) {
-    if (begin + kKeys < all.last) load_keys(begin + kKeys, stage ^ 1);
+  for (int begin = all.first; begin < all.last; begin += kPassing, stage ^= 1) {
+    ptx::cp_async_wait<0>();
+    __syncthreads();  // the tile is there for all, and nobody computes with the one before
+    if (begin + kPassing < all.last) load(begin + kPassing, stage ^ 1);
     ptx::cp_async_commit();
-    ptx::cp_async_wait<1>();
-    __syncthreads();
-    if (begin < own_keys.last && begin + kKeys > own_keys.first) {
-      bf16 *tile_keys = keys + stage * kKeys * kDim, *tile_values = values + stage * kKeys * kDim;
-      Results<kKeys> scores, grads;
-      multiply<kDim, kKeys>(scores, queries, own, tile_keys);
-      multiply<kDim, kKeys>(grads, douts, own, tile_values);
-      const bool masked = begin + kKeys > s.kv_seq || !all_visible(p, s, own_queries, {begin, begin + kKeys});
+    const Rows passing = {begin, begin + kPassing};
+    if (passing.first >= own_keys.last || passing.last <= own_keys.first) continue;
+    Results<kStrips, kPassing> scores, grads;
+    multiply<kDim>(scores, queries, own, keys + stage * kTile);
+    multiply<kDim>(grads, douts, own, values + stage * kTile);
+    if (passing.last > all.last || !all_visible(p, s, own_queries, passing)) {
+      scores.keep([&](int i, int n, int e) {
+        const int key = passing.first + column_of(lane, n, e);
+        return key < all.last && visible(p, s, own_queries.first + row_of(lane, i, e), key);
+      });
+    }
 #pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n)
+    for (int i = 0; i < kStrips; ++i)
+#pragma unroll
+      for (int n = 0; n < kPassing / 8; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          const int query = own_queries.first + e / 2 * 8 + g, key = begin + n * 8 + 2 * t + e % 2;
-          const bool seen = !masked || (key < s.kv_seq && visible(p, s, query, key));
-          grads[n][e] = seen ? exp2f(scores[n][e] * scale - lse[e / 2]) * (grads[n][e] - delta[e / 2]) : 0.0f;
+          const int row = own + row_of(lane, i, e);
+          grads.at[i][n][e] = exp2f(scores.at[i][n][e] * scale - lse[row]) * (grads.at[i][n][e] - delta[row]);
         }
-      accumulate<kDim, kKeys>(dq, grads, tile_keys);
-    }
-    __syncthreads();  // this tile's place is the one after next's
+    accumulate<kDim>(dq, grads, keys + stage * kTile);
   }
   ptx::cp_async_wait<0>();
-  store_rows<kDim>(dq, p.scale, p.scale, queries + own * kDim, tensors.dq + q_at + own * p.q_cols(), p.q_cols(), here - own, p.head_dim);
+  __syncthreads();  // without keys, nothing has waited for the queries
+#pragma unroll
+  for (int i = 0; i < kStrips; ++i) {
+    const int row = own + i * 16;
+    store_rows<kDim>(dq.at[i], p.scale, p.scale, queries + row * kDim, tensors.dq + q_at + row * p.q_cols(), p.q_cols(), here - row,
+                     p.head_dim);
+  }
 }
 
-/// Keys and values, queries and dout twice, lse and delta of those.
-template <int kDim>
-constexpr std::size_t kSharedOfKv = sizeof(bf16) * kDim * (2 * kRows + 2 * 2 * kPassing<kDim>) + sizeof(float) * 2 * 2 * kPassing<kDim>;
-
-/// dk and dv of one tile of keys of one kv head, summed over the query heads that read it and over the tiles of queries, in that order; dk or dv may be null. All products have
-/// a row a key: Sᵀ = K·Qᵀ and dPᵀ = V·dOᵀ, so that Pᵀ and dSᵀ are left operands as they come.
+/// dk and dv of one tile of keys of one kv head, summed over the query heads that read it and over the tiles of queries, in that order; dk or dv may be null. Shared memory:
+/// keys and values [kOwn, kDim], of which a warp has its own rows; queries and dout [2, kPassing, kDim] each; lse and delta [2, 2, kPassing].
 template <int kDim>
 __global__ void __launch_bounds__(kThreads) attention_mma_grad_kv_kernel(AttentionProblem p, GradientTensors<bf16> tensors) {
-  constexpr int kQueries = kPassing<kDim>;
-  static_assert(kQueries <= kThreads);
-  const auto [tile, kv_head] = block_tile(p, Side::keys, kRows);
+  using Shape = KeyShape<kDim>;
+  constexpr int kStrips = Shape::kStrips, kPassing = Shape::kPassing, kStep = Shape::kStep, kTile = kPassing * kDim;
+  const auto [tile, kv_head] = block_tile(p, Side::keys, Shape::kOwn);
   const Sequence& s = tile.sequence;
-  const int here = tile.rows.count();
+  const int here = tile.rows.count(), thread = static_cast<int>(threadIdx.x);
   if (here <= 0) return;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
-  bf16* keys = shared_memory<bf16>();
-  bf16 *values = keys + kRows * kDim, *queries = values + kRows * kDim, *douts = queries + 2 * kQueries * kDim;
-  auto* lses = reinterpret_cast<float*>(douts + 2 * kQueries * kDim);  // in powers of 2
-  float* deltas = lses + 2 * kQueries;
+  const int lane = thread % kWarp, own = thread / kWarp * kStrips * 16;
+  bf16 *keys = shared_memory<bf16>(), *values = keys + Shape::kOwn * kDim, *queries = values + Shape::kOwn * kDim,
+       *douts = queries + 2 * kTile;
+  float* statistics = reinterpret_cast<float*>(douts + 2 * kTile);
   const std::int64_t kv_at = (s.kv_begin + tile.rows.first) * p.kv_cols() + std::int64_t{kv_head} * p.head_dim;
   const Rows all = queries_of(p, s, tile.rows);
-  const auto load_queries = [&](int head, int begin, int stage) {
-    const std::int64_t row = s.q_begin + begin, q_at = row * p.q_cols() + std::int64_t{head} * p.head_dim;
-    const int count = all.last - begin;
-    load_tile_async<kQueries, kDim, kThreads>(queries + stage * kQueries * kDim, tensors.q + q_at, p.q_cols(), count, p.head_dim);
-    load_tile_async<kQueries, kDim, kThreads>(douts + stage * kQueries * kDim, tensors.dout + q_at, p.q_cols(), count, p.head_dim);
-    if (const int i = static_cast<int>(threadIdx.x); i < kQueries) {
-      lses[stage * kQueries + i] = i < count ? tensors.lse[(row + i) * p.heads + head] * kLog2E : 0.0f;
-      deltas[stage * kQueries + i] = i < count ? tensors.delta[(row + i) * p.heads + head] : 0.0f;
-    }
+  const auto load = [&](int head, int begin, int stage) {
+    const std::int64_t at = (s.q_begin + begin) * p.q_cols() + std::int64_t{head} * p.head_dim;
+    load_tile_async<kPassing, kDim, kThreads>(queries + stage * kTile, tensors.q + at, p.q_cols(), all.last - begin, p.head_dim);
+    load_tile_async<kPassing, kDim, kThreads>(douts + stage * kTile, tensors.dout + at, p.q_cols(), all.last - begin, p.head_dim);
   };
-  load_tile_async<kRows, kDim, kThreads>(keys, tensors.k + kv_at, p.kv_cols(), here, p.head_dim);
-  load_tile_async<kRows, kDim, kThreads>(values, tensors.v + kv_at, p.kv_cols(), here, p.head_dim);
-  if (all.first < all.last) load_queries(kv_head * p.group(), all.first, 0);
+  // This thread's lse or delta of a tile: on its way in a register while the tile before is computed with.
+  const auto load_statistic = [&](int head, int begin) {
+    const int row = begin + thread % kPassing;
+    if (thread >= 2 * kPassing || row >= all.last) return thread < kPassing ? INFINITY : 0.0f;
+    const std::int64_t at = (s.q_begin + row) * p.heads + head;
+    return thread < kPassing ? exponent_of(tensors.lse[at]) : tensors.delta[at];
+  };
+  const auto store_statistic = [&](float statistic, int stage) {
+    if (thread < 2 * kPassing) statistics[stage * 2 * kPassing + thread] = statistic;
+  };
+  load_tile_async<Shape::kOwn, kDim, kThreads>(keys, tensors.k + kv_at, p.kv_cols(), here, p.head_dim);
+  load_tile_async<Shape::kOwn, kDim, kThreads>(values, tensors.v + kv_at, p.kv_cols(), here, p.head_dim);
+  const int first_head = kv_head * p.group(), last_head = all.count() > 0 ? first_head + p.group() : first_head;
+  if (first_head < last_head) {
+    load(first_head, all.first, 0);
+    store_statistic(load_statistic(first_head, all.first), 0);
+  }
   ptx::cp_async_commit();
 
-  const int own = warp * kStrip;
-  const Rows own_keys = {tile.rows.first + own, tile.rows.first + own + kStrip}, own_queries = queries_of(p, s, own_keys);
   const float scale = p.scale * kLog2E;
-  Results<kDim> dk, dv;
-  clear<kDim>(dk);
-  clear<kDim>(dv);
-  const int last_head = (kv_head + 1) * p.group();
-  int head = kv_head * p.group(), begin = all.first, stage = 0;
-  while (head < last_head && begin < all.last) {
-    int next_head = head, next = begin + kQueries;
-    if (next >= all.last) next = all.first, ++next_head;
-    if (next_head < last_head) load_queries(next_head, next, stage ^ 1);
-    ptx::cp_async_commit();
-    ptx::cp_async_wait<1>();
+  const Rows own_keys = {tile.rows.first + own, std::min(tile.rows.first + own + kStrips * 16, tile.rows.last)};
+  const Rows own_queries = own < here ? queries_of(p, s, own_keys) : Rows{0, 0};
+
+  Results<kStrips, kDim> dk, dv;
+  int begin = all.first, stage = 0;
+  for (int head = first_head; head < last_head; stage ^= 1) {
+    const Rows passing = {begin, begin + kPassing};
+    begin += kPassing;
+    if (begin >= all.last) begin = all.first, ++head;
+    ptx::cp_async_wait<0>();
     __syncthreads();
-    if (begin < own_queries.last && begin + kQueries > own_queries.first) {
-      bf16 *tile_queries = queries + stage * kQueries * kDim, *tile_douts = douts + stage * kQueries * kDim;
-      Results<kQueries> weights, grads;
-      multiply<kDim, kQueries>(weights, keys, own, tile_queries);
-      multiply<kDim, kQueries>(grads, values, own, tile_douts);
-      const bool masked = begin + kQueries > s.q_seq || !all_visible(p, s, {begin, begin + kQueries}, own_keys);
-#pragma unroll
-      for (int n = 0; n < kQueries / 8; ++n)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const int column = n * 8 + 2 * t + e % 2, query = begin + column, key = own_keys.first + e / 2 * 8 + g;
-          const bool seen = !masked || (query < s.q_seq && visible(p, s, query, key));
-          weights[n][e] = seen ? exp2f(weights[n][e] * scale - lses[stage * kQueries + column]) : 0.0f;
-          grads[n][e] = seen ? weights[n][e] * (grads[n][e] - deltas[stage * kQueries + column]) : 0.0f;
-        }
-      accumulate<kDim, kQueries>(dv, weights, tile_douts);
-      accumulate<kDim, kQueries>(dk, grads, tile_queries);
+    float next = 0.0f;
+    if (head < last_head) {
+      load(head, begin, stage ^ 1);
+      next = load_statistic(head, begin);
     }
-    __syncthreads();  // this tile's place is the one after next's
-    head = next_head;
-    begin = next;
-    stage ^= 1;
+    ptx::cp_async_commit();
+#pragma unroll 1
+    for (int part = 0; part < kPassing; part += kStep) {
+      const Rows rows = {passing.first + part, passing.first + part + kStep};
+      if (rows.first >= own_queries.last || rows.last <= own_queries.first) continue;
+      bf16 *part_queries = queries + stage * kTile + part * kDim, *part_douts = douts + stage * kTile + part * kDim;
+      const float *lse = statistics + stage * 2 * kPassing + part, *delta = lse + kPassing;
+      Results<kStrips, kStep> weights, grads;
+      multiply<kDim>(weights, keys, own, part_queries);
+      multiply<kDim>(grads, values, own, part_douts);
+      if (rows.last > all.last || !all_visible(p, s, rows, own_keys)) {
+        weights.keep([&](int i, int n, int e) {
+          const int query = rows.first + column_of(lane, n, e);
+          return query < all.last && visible(p, s, query, own_keys.first + row_of(lane, i, e));
+        });
+      }
+#pragma unroll
+      for (int n = 0; n < kStep / 8; ++n) {
+        const auto lses = load_pack<2>(lse + column_of(lane, n, 0)), deltas = load_pack<2>(delta + column_of(lane, n, 0));
+#pragma unroll
+        for (int i = 0; i < kStrips; ++i)
+#pragma unroll
+          for (int e = 0; e < 4; ++e) {
+            weights.at[i][n][e] = exp2f(weights.at[i][n][e] * scale - lses.at[e % 2]);
+            grads.at[i][n][e] = weights.at[i][n][e] * (grads.at[i][n][e] - deltas.at[e % 2]);
+          }
+      }
+      if (tensors.dv != nullptr) accumulate<kDim>(dv, weights, part_douts);
+      if (tensors.dk != nullptr) accumulate<kDim>(dk, grads, part_queries);
+    }
+    if (head < last_head) store_statistic(next, stage ^ 1);
   }
   ptx::cp_async_wait<0>();
-  __syncthreads();  // of a tile that nobody sees, too, the copies are done
-  const std::int64_t to = kv_at + own * p.kv_cols();
-  if (tensors.dk != nullptr) store_rows<kDim>(dk, p.scale, p.scale, keys + own * kDim, tensors.dk + to, p.kv_cols(), here - own, p.head_dim);
-  if (tensors.dv != nullptr) store_rows<kDim>(dv, 1.0f, 1.0f, values + own * kDim, tensors.dv + to, p.kv_cols(), here - own, p.head_dim);
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < kStrips; ++i) {
+    const int row = own + i * 16;
+    const std::int64_t at = kv_at + row * p.kv_cols();
+    if (tensors.dk != nullptr)
+      store_rows<kDim>(dk.at[i], p.scale, p.scale, keys + row * kDim, tensors.dk + at, p.kv_cols(), here - row, p.head_dim);
+    if (tensors.dv != nullptr)
+      store_rows<kDim>(dv.at[i], 1.0f, 1.0f, values + row * kDim, tensors.dv + at, p.kv_cols(), here - row, p.head_dim);
+  }
 }
 
 template <int kDim>
-void start(const AttentionProblem& p, const GradientTensors<bf16>& tensors, const Context& context) {
+void launch_gradients(const AttentionProblem& p, const GradientTensors<bf16>& tensors, cudaStream_t stream) {
+  using Q = QueryShape<kDim>;
+  using K = KeyShape<kDim>;
   if (tensors.dq != nullptr)
-    launch(attention_mma_grad_q_kernel<kDim>, tile_grid(p, Side::queries, kRows, kThreads, kSharedOfQ<kDim>), context.stream, p, tensors);
+    launch(attention_mma_grad_q_kernel<kDim>, tile_grid(p, Side::queries, Q::kOwn, kThreads, Q::kShared), stream, p, tensors);
   if (tensors.dk != nullptr || tensors.dv != nullptr)
-    launch(attention_mma_grad_kv_kernel<kDim>, tile_grid(p, Side::keys, kRows, kThreads, kSharedOfKv<kDim>), context.stream, p, tensors);
+    launch(attention_mma_grad_kv_kernel<kDim>, tile_grid(p, Side::keys, K::kOwn, kThreads, K::kShared), stream, p, tensors);
 }
 
 }  // namespace
 
 void gradients_mma(const AttentionProblem& p, const GradientTensors<bf16>& tensors, const Context& context) {
-  if (p.head_dim <= 64) {
-    start<64>(p, tensors, context);
-  } else {
-    start<128>(p, tensors, context);
-  }
+  p.head_dim <= 64 ? launch_gradients<64>(p, tensors, context.stream) : launch_gradients<128>(p, tensors, context.stream);
 }
 
 }  // namespace graft::cuda
