@@ -75,6 +75,11 @@ OpCases cases(std::type_identity<ReduceMaxGrad>) {
                      g.output("dx", g.record(ReduceMaxGrad{axis}, {g.input("x", {3, 4}), g.input("dout", dout)}));
                    },
                    {{"x", {1, 2, 2, -1, 1, 2, 0, 3, 0, -5, 2, 3}}}});
+    all.push_back({"reduce_max_grad_of_nan_" + to_string(axis),
+                   [=](Graph& g) {
+                     g.output("dx", g.record(ReduceMaxGrad{axis}, {g.input("x", {3, 4}), g.input("dout", dout)}));
+                   },
+                   {{"x", {1, NAN, 2, -1, NAN, 2, 0, 3, 0, NAN, NAN, 3}}}});
     all.push_back(in_bf16(all.back(), {"dout"}));
   }
   return all;

@@ -152,7 +152,7 @@ void reduce_rows(std::int64_t rows, std::int64_t cols, std::int64_t chunk, doubl
 template <class F, class T, class Out>
 void reduce_pieces(std::int64_t length, std::int64_t size, double share, const T* x, Out* out, const Context& context) {
   const std::int64_t pieces = (size + length - 1) / length;
-  with_packs<T>({pieces == 1 ? 0 : length}, [&]<int N>() {
+  with_packs<T>({length}, [&]<int N>() {
     launch(reduce_pieces_kernel<F, N, T, Out>, row_shape(pieces, length / N, context), context.stream, pieces, length, size, share,
            x, out);
   });
