@@ -57,6 +57,7 @@ std::unique_ptr<Backend> reference_backend();
 /// f32, oneDNN if it was built in. threads 0: as many as the machine has; they are started here, and Error says if they cannot be. f64
 /// graphs run on the reference kernels. Sessions of several threads may share it: their steps take turns.
 std::unique_ptr<Backend> cpu_backend(int threads = 0);
+/// Which GPU, and how.
 struct CudaOptions {
   int device = 0;
   bool tf32 = false;  ///< f32 products may round their operands to 10 bits of mantissa
