@@ -173,6 +173,10 @@ bool has_code_for_this_device() {
   return false;
 }
 
+void round_to_bf16(const float* from, void* to, std::int64_t count, cudaStream_t stream) {
+  map(Identity{}, count, Context{stream, nullptr, 64}, static_cast<bf16*>(to), from);
+}
+
 void add_bias(const float* bias, void* c, DType dtype, std::int64_t rows, std::int64_t cols, std::int64_t stride, cudaStream_t stream) {
   const Context context = {stream, nullptr, 64};
   with_float_type(dtype, [&]<class T>() {

@@ -2,6 +2,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <tuple>
 #include <vector>
@@ -14,30 +15,14 @@
 namespace graft::cuda {
 namespace {
 
-/// cuBLASLt is half a gigabyte, and takes 150 ms to load: it is loaded by the first who makes products on a GPU, not by every program.
+/// cuBLASLt is half a gigabyte, and takes 150 ms to load: it is loaded by the first who makes products on a GPU, not by every program. It stays: its kernels are
+/// known to the driver, and to graphs.
 class Library {
  public:
-  Library() {
-    const std::string name = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
-    handle_ = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle_ == nullptr) handle_ = dlopen((GRAFT_CUDA_LIBRARY_DIR "/" + name).c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle_ == nullptr) throw Error("cuda: " + name + " cannot be loaded, install cuBLAS " + std::to_string(CUBLAS_VER_MAJOR) + " (" + dlerror() + ")");
-    find(create, "cublasLtCreate");
-    find(destroy, "cublasLtDestroy");
-    find(status_text, "cublasLtGetStatusString");
-    find(version, "cublasLtGetVersion");
-    find(matmul, "cublasLtMatmul");
-    find(descriptor_create, "cublasLtMatmulDescCreate");
-    find(descriptor_destroy, "cublasLtMatmulDescDestroy");
-    find(descriptor_set, "cublasLtMatmulDescSetAttribute");
-    find(layout_create, "cublasLtMatrixLayoutCreate");
-    find(layout_destroy, "cublasLtMatrixLayoutDestroy");
-    find(preference_create, "cublasLtMatmulPreferenceCreate");
-    find(preference_destroy, "cublasLtMatmulPreferenceDestroy");
-    find(preference_set, "cublasLtMatmulPreferenceSetAttribute");
-    find(heuristic, "cublasLtMatmulAlgoGetHeuristic");
+  static const Library& loaded() {
+    static const Library library;
+    return library;
   }
-  ~Library() { dlclose(handle_); }
   Library(const Library&) = delete;
   Library& operator=(const Library&) = delete;
 
@@ -61,6 +46,27 @@ class Library {
   decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic;
 
  private:
+  Library() {
+    const std::string name = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
+    handle_ = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (handle_ == nullptr) handle_ = dlopen((GRAFT_CUDA_LIBRARY_DIR "/" + name).c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (handle_ == nullptr) throw Error("cuda: " + name + " cannot be loaded, install cuBLAS " + std::to_string(CUBLAS_VER_MAJOR) + " (" + dlerror() + ")");
+    find(create, "cublasLtCreate");
+    find(destroy, "cublasLtDestroy");
+    find(status_text, "cublasLtGetStatusString");
+    find(version, "cublasLtGetVersion");
+    find(matmul, "cublasLtMatmul");
+    find(descriptor_create, "cublasLtMatmulDescCreate");
+    find(descriptor_destroy, "cublasLtMatmulDescDestroy");
+    find(descriptor_set, "cublasLtMatmulDescSetAttribute");
+    find(layout_create, "cublasLtMatrixLayoutCreate");
+    find(layout_destroy, "cublasLtMatrixLayoutDestroy");
+    find(preference_create, "cublasLtMatmulPreferenceCreate");
+    find(preference_destroy, "cublasLtMatmulPreferenceDestroy");
+    find(preference_set, "cublasLtMatmulPreferenceSetAttribute");
+    find(heuristic, "cublasLtMatmulAlgoGetHeuristic");
+  }
+
   template <class F>
   void find(F& function, const char* name) {
     function = reinterpret_cast<F>(dlsym(handle_, name));
@@ -69,7 +75,7 @@ class Library {
   void* handle_;
 };
 
-constexpr std::size_t kWorkspace = std::size_t{32} << 20;
+constexpr std::size_t kWorkspace = std::size_t{32} << 20, kBiasSpace = std::size_t{1} << 20;
 
 cudaDataType data_type(DType dtype) { return dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F; }
 
@@ -93,7 +99,7 @@ class Prepared {
     layout(&left_, data_type(call.in), call.transpose_b ? call.k : call.n, call.transpose_b ? call.n : call.k, call.ldb);
     layout(&right_, data_type(call.in), call.transpose_a ? call.m : call.k, call.transpose_a ? call.k : call.m, call.lda);
     layout(&result_, data_type(call.out), call.n, call.m, call.ldc);
-    has_bias = call.bias != nullptr && choose(handle, call, true);
+    has_bias = call.bias != nullptr && static_cast<std::size_t>(call.n) * size_of(call.out) <= kBiasSpace && choose(handle, call, true);
     if (!has_bias && !choose(handle, call, false)) {
       throw Error("cuda: cuBLASLt has no product for [" + std::to_string(call.m) + ", " + std::to_string(call.k) + "]·[" + std::to_string(call.k) + ", " +
                   std::to_string(call.n) + "], " + std::string(to_string(call.in)) + " to " + std::string(to_string(call.out)));
@@ -110,10 +116,21 @@ class Prepared {
 
   void run(cublasLtHandle_t handle, const GemmCall& call, cudaStream_t stream) {
     const float one = 1.0f, beta = call.addend != nullptr ? 1.0f : 0.0f;
-    if (has_bias) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, call.bias);
-    library_.check(library_.matmul(handle, product_, &one, call.b, left_, call.a, right_, &beta, call.addend != nullptr ? call.addend : call.c, result_, call.c,
-                                   result_, &algorithm_, call.workspace, kWorkspace, stream),
-                   "start a product");
+    if (has_bias) {
+      const void* bias = bias_of(call);
+      if (bias != call.bias) round_to_bf16(call.bias, bias_space(call), call.n, stream);
+      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+    }
+    const auto start = [&] {
+      return library_.matmul(handle, product_, &one, call.b, left_, call.a, right_, &beta, call.addend != nullptr ? call.addend : call.c, result_, call.c, result_,
+                             &algorithms_.back(), call.workspace, kWorkspace, stream);
+    };
+    cublasStatus_t status = start();
+    while (status == CUBLAS_STATUS_NOT_SUPPORTED && algorithms_.size() > 1) {  // the first time only: then the algorithm is known
+      algorithms_.pop_back();
+      status = start();
+    }
+    library_.check(status, "start a product");
   }
 
   bool has_bias = false;  ///< the product adds the bias itself
@@ -127,11 +144,15 @@ class Prepared {
     library_.check(library_.layout_create(to, type, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(cols), stride), "describe a matrix");
   }
 
+  /// cuBLASLt adds a bias of the result's type, so one for bf16 is rounded first, into the end of the workspace.
+  static void* bias_space(const GemmCall& call) { return static_cast<std::byte*>(call.workspace) + kWorkspace; }
+  static const void* bias_of(const GemmCall& call) { return call.out == DType::bf16 ? bias_space(call) : call.bias; }
+
   bool choose(cublasLtHandle_t handle, const GemmCall& call, bool with_bias) {
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, with_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT);
     if (with_bias) {
-      set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<std::int32_t>(CUDA_R_32F));
-      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, call.bias);
+      set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<std::int32_t>(data_type(call.out)));
+      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias_of(call));
     }
     cublasLtMatmulPreference_t preference = nullptr;
     library_.check(library_.preference_create(&preference), "describe a preference");
@@ -144,18 +165,23 @@ class Prepared {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment);
-    cublasLtMatmulHeuristicResult_t found = {};
+    // Parts of a sum over k are added in f32: the other schemes round them to the type of the result.
+    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    cublasLtMatmulHeuristicResult_t found[8] = {};
     int count = 0;
-    const cublasStatus_t status = library_.heuristic(handle, product_, left_, right_, result_, result_, preference, 1, &found, &count);
+    const cublasStatus_t status = library_.heuristic(handle, product_, left_, right_, result_, result_, preference, std::size(found), found, &count);
     library_.preference_destroy(preference);
-    algorithm_ = found.algo;
-    return status == CUBLAS_STATUS_SUCCESS && count > 0 && found.state == CUBLAS_STATUS_SUCCESS;
+    algorithms_.clear();
+    if (status != CUBLAS_STATUS_SUCCESS) return false;
+    while (count > 0)
+      if (const auto& candidate = found[--count]; candidate.state == CUBLAS_STATUS_SUCCESS) algorithms_.push_back(candidate.algo);
+    return !algorithms_.empty();
   }
 
   const Library& library_;
   cublasLtMatmulDesc_t product_ = nullptr;
   cublasLtMatrixLayout_t left_ = nullptr, right_ = nullptr, result_ = nullptr;
-  cublasLtMatmulAlgo_t algorithm_ = {};
+  std::vector<cublasLtMatmulAlgo_t> algorithms_;  ///< the last one is the best
 };
 
 }  // namespace
@@ -167,7 +193,7 @@ struct Gemm::Impl {
     library.destroy(handle);
   }
 
-  Library library;
+  const Library& library = Library::loaded();
   cublasLtHandle_t handle = nullptr;
   cudaStream_t stream;
   bool tf32;
@@ -182,7 +208,7 @@ std::string Gemm::description() const {
   return "cuBLASLt " + std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." + std::to_string(version % 100);
 }
 
-std::size_t Gemm::workspace_bytes() { return kWorkspace; }
+std::size_t Gemm::workspace_bytes() { return kWorkspace + kBiasSpace; }
 
 // 256 MiB of f32. A row takes 2·k·cols operations, and reading B, or adding to one like it in f32, moves some 8·k·cols bytes a product: below some 1000 rows
 // a GPU waits for its memory.
