@@ -176,6 +176,9 @@ TEST(GemmBlocks, AreWholeRowsOrCutAlongTheLongerSideOfATransposedProduct) {
   EXPECT_EQ(cut(2048, 1024, false), (Cut{256, 1024}));
   EXPECT_EQ(cut(768, 344, false), (Cut{96, 344}));
   EXPECT_EQ(cut(64, 4096, false), (Cut{64, 512}));
+  EXPECT_EQ(cut(256, 4096, false), (Cut{256, 512}));  // B is large: few rows are not worth packing it again
+  EXPECT_EQ(cut(256, 512, false), (Cut{128, 128}));
+  EXPECT_EQ(cut(256, 256, false), (Cut{64, 256}));
   EXPECT_EQ(cut(384, 1024, true), (Cut{384, 128}));
   EXPECT_EQ(cut(1024, 384, true), (Cut{128, 384}));
   EXPECT_EQ(cut(512, 512, true), (Cut{64, 512}));

@@ -16,14 +16,17 @@ struct GemmBlocks {
 /// where C is large. Each block packs its own operands, so blocks are cut along one side as far as that goes: rows of whole length, which
 /// oneDNN is fastest at; or, where A must be transposed, along the longer side. docs/performance.md has the figures.
 inline GemmBlocks gemm_blocks(std::int64_t m, std::int64_t n, std::int64_t k, bool transpose_a) {
-  constexpr std::int64_t kParts = 8, kMinWork = 1 << 18, kRowStep = 16, kColStep = 64, kMinRows = 48, kMinCols = 128, kMaxCols = 2048;
+  constexpr std::int64_t kParts = 8, kMinWork = 1 << 18, kRowStep = 16, kColStep = 64, kMinRows = 48, kMinCols = 128,
+                         kMaxCols = 2048, kLargeB = 1 << 19;
   const std::int64_t max_rows = transpose_a ? 1024 : 256;
+  // A block packs all of B that it reads: rows that are few beside a B of several MB would not be worth it.
+  const std::int64_t min_rows = !transpose_a && n * k > kLargeB ? std::clamp<std::int64_t>(n / 4, kMinRows, 256) : kMinRows;
   const std::int64_t parts = std::clamp<std::int64_t>(m * n * k / kMinWork, 1, kParts);
   const bool rows_first = !transpose_a || m >= n;
   const auto most = [](std::int64_t size, std::int64_t least, std::int64_t wanted) {
     return std::clamp<std::int64_t>(size / least, 1, wanted);
   };
-  std::int64_t row_parts = rows_first ? most(m, kMinRows, parts) : 1;
+  std::int64_t row_parts = rows_first ? most(m, min_rows, parts) : 1;
   std::int64_t col_parts = most(n, kMinCols, parts / row_parts);
   if (!rows_first) row_parts = most(m, kMinRows, parts / col_parts);
   row_parts = std::max(row_parts, (m + max_rows - 1) / max_rows);
