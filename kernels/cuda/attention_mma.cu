@@ -95,13 +95,7 @@ __global__ void __launch_bounds__(kThreads) attention_mma_kernel(AttentionProble
         }
       }
 
-#pragma unroll
-      for (int i = 0; i < kStrips; ++i)
-#pragma unroll
-        for (int j = 0; j < kKeys / 8; ++j)
-#pragma unroll
-          for (int e = 0; e < 4; ++e) scores[i][j][e] *= scale;
-      if (begin + kKeys > s.kv_seq || !all_visible(p, s, own_queries, {begin, begin + kKeys})) {
+      if (begin + kKeys > all.last || !all_visible(p, s, own_queries, {begin, begin + kKeys})) {
 #pragma unroll
         for (int i = 0; i < kStrips; ++i)
 #pragma unroll
@@ -109,19 +103,19 @@ __global__ void __launch_bounds__(kThreads) attention_mma_kernel(AttentionProble
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
               const int query = own_queries.first + i * 16 + e / 2 * 8 + g, key = begin + j * 8 + 2 * t + e % 2;
-              if (key >= s.kv_seq || !visible(p, s, query, key)) scores[i][j][e] = -INFINITY;
+              if (key >= all.last || !visible(p, s, query, key)) scores[i][j][e] = -INFINITY;
             }
       }
 #pragma unroll
       for (int i = 0; i < kStrips; ++i) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          float top = maxima[i][half];
+          float top = scores[i][0][2 * half];
 #pragma unroll
           for (int j = 0; j < kKeys / 8; ++j)
 #pragma unroll
             for (int e = 0; e < 2; ++e) top = fmaxf(top, scores[i][j][2 * half + e]);
-          top = over_row(top, [](float a, float b) { return fmaxf(a, b); });
+          top = fmaxf(maxima[i][half], over_row(top, [](float a, float b) { return fmaxf(a, b); }) * scale);
           const float shift = top == -INFINITY ? 0.0f : top;  // nothing seen so far: all weights are 0
           const float factor = exp2f(maxima[i][half] - shift);
           maxima[i][half] = top;
@@ -131,7 +125,7 @@ __global__ void __launch_bounds__(kThreads) attention_mma_kernel(AttentionProble
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
               float& score = scores[i][j][2 * half + e];
-              score = exp2f(score - shift);
+              score = exp2f(fmaf(score, scale, -shift));
               sum += score;
             }
           sums[i][half] = sums[i][half] * factor + sum;
@@ -142,22 +136,23 @@ __global__ void __launch_bounds__(kThreads) attention_mma_kernel(AttentionProble
         }
       }
 
+      std::uint32_t weights[kKeys / 16][kStrips][4];  // all of them first: they take half the registers that the scores took
 #pragma unroll
-      for (int step = 0; step < kKeys / 16; ++step) {
-        std::uint32_t left[kStrips][4];
+      for (int step = 0; step < kKeys / 16; ++step)
 #pragma unroll
-        for (int i = 0; i < kStrips; ++i) as_left_operand(left[i], scores[i][2 * step], scores[i][2 * step + 1]);
+        for (int i = 0; i < kStrips; ++i) as_left_operand(weights[step][i], scores[i][2 * step], scores[i][2 * step + 1]);
 #pragma unroll
-        for (int n = 0; n < kDim / 16; ++n) {
+      for (int n = 0; n < kDim / 16; ++n)
+#pragma unroll
+        for (int step = 0; step < kKeys / 16; ++step) {
           std::uint32_t right[2][2];
           right_operands<kDim>(right, tile_values, step * 16, n);
 #pragma unroll
           for (int i = 0; i < kStrips; ++i) {
-            ptx::mma_m16n8k16(results[i][2 * n], left[i], right[0]);
-            ptx::mma_m16n8k16(results[i][2 * n + 1], left[i], right[1]);
+            ptx::mma_m16n8k16(results[i][2 * n], weights[step][i], right[0]);
+            ptx::mma_m16n8k16(results[i][2 * n + 1], weights[step][i], right[1]);
           }
         }
-      }
     }
   }
   ptx::cp_async_wait<0>();

@@ -56,7 +56,7 @@ struct Results {
 template <int kDim, int kStrips, int kColumns>
 __device__ __forceinline__ void multiply(Results<kStrips, kColumns>& results, bf16* rows, int own, bf16* passing) {
   results = {};
-#pragma unroll
+#pragma unroll 4  // all eight of kDim 128 at once want more registers than there are
   for (int step = 0; step < kDim / 16; ++step) {
     std::uint32_t left[kStrips][4];
 #pragma unroll
@@ -149,8 +149,8 @@ __global__ void __launch_bounds__(kThreads) attention_mma_grad_q_kernel(Attentio
     const Rows passing = {begin, begin + kPassing};
     if (passing.first >= own_keys.last || passing.last <= own_keys.first) continue;
     Results<kStrips, kPassing> scores, grads;
-    multiply<kDim>(scores, queries, own, keys + stage * kTile);
     multiply<kDim>(grads, douts, own, values + stage * kTile);
+    multiply<kDim>(scores, queries, own, keys + stage * kTile);
     if (passing.last > all.last || !all_visible(p, s, own_queries, passing)) {
       scores.keep([&](int i, int n, int e) {
         const int key = passing.first + column_of(lane, n, e);
@@ -243,8 +243,8 @@ __global__ void __launch_bounds__(kThreads) attention_mma_grad_kv_kernel(Attenti
       bf16 *part_queries = queries + stage * kTile + part * kDim, *part_douts = douts + stage * kTile + part * kDim;
       const float *lse = statistics + stage * 2 * kPassing + part, *delta = lse + kPassing;
       Results<kStrips, kStep> weights, grads;
-      multiply<kDim>(weights, keys, own, part_queries);
       multiply<kDim>(grads, values, own, part_douts);
+      multiply<kDim>(weights, keys, own, part_queries);
       if (rows.last > all.last || !all_visible(p, s, rows, own_keys)) {
         weights.keep([&](int i, int n, int e) {
           const int query = rows.first + column_of(lane, n, e);

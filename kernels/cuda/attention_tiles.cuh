@@ -30,17 +30,16 @@ __device__ __forceinline__ void load_tile_async(bf16* tile, const bf16* from, st
   if (chunk * kChunk >= head_dim) count = 0;
 #pragma unroll
   for (int row = 0; row < kRows; row += kStep) {
-    const bool there = first + row < count;
-    ptx::cp_async_16(to + row * kDim, there ? at : from, there);
+    ptx::cp_async_16(to + row * kDim, at, first + row < count);
     at += kStep * stride;
   }
 }
 
 /// Where in a tile a lane finds its chunk of an operand: in row `row` of a strip of 16, chunk 2·step + `chunk` of it, chunk being 0 or 1. Written so that only one exclusive or
-/// depends on the step.
+/// depends on the step, and all else is a constant or the lane's.
 template <int kDim>
 __device__ __forceinline__ bf16* operand_at(bf16* tile, int first_row, int row, int step, int chunk) {
-  return tile + first_row * kDim + row * kDim + ((2 * step) ^ (chunk ^ (row % 8))) * kChunk;
+  return tile + first_row * kDim + ((row * kDim + (chunk ^ (row % 8)) * kChunk) ^ (2 * step * kChunk));
 }
 
 /// The left operand: rows first_row … + 15, columns 16·step … + 15. first_row is a multiple of 8, here and below.
