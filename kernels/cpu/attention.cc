@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "graft/graph.h"
+#include "kernels/attention_siblings.h"
 #include "kernels/cpu/attention_problem.h"
 #include "kernels/cpu/map.h"
 #include "kernels/cpu/turns.h"
@@ -181,30 +182,9 @@ void key_gradient(const Problem& p, const Tile& keys, std::int64_t kv_head, cons
   }
 }
 
-/// Which gradient a node computes, and of what; null for other ops.
-struct GradientNode {
-  const MultiHeadAttn* attn = nullptr;
-  void* AttentionGradients::*slot = nullptr;
-};
-GradientNode gradient_node(const Op& op) {
-  if (const auto* q = std::get_if<MultiHeadAttnGradQ>(&op)) return {&q->attn, &AttentionGradients::dq};
-  if (const auto* k = std::get_if<MultiHeadAttnGradK>(&op)) return {&k->attn, &AttentionGradients::dk};
-  if (const auto* v = std::get_if<MultiHeadAttnGradV>(&op)) return {&v->attn, &AttentionGradients::dv};
-  return {};
-}
-
-bool same_attention(const MultiHeadAttn& a, const MultiHeadAttn& b) {
-  return a.heads == b.heads && a.mask == b.mask && a.scale == b.scale && a.segments == b.segments;
-}
-
-bool same_inputs(const Step& a, const Step& b) {
-  return std::equal(a.in.begin(), a.in.end(), b.in.begin(), b.in.end(),
-                    [](const TensorView& x, const TensorView& y) { return x.data == y.data && x.type == y.type; });
-}
-
 /// `in` as of MultiHeadAttnGradQ. The same bits together as one by one.
 template <class T>
-void attention_gradients(const MultiHeadAttn& attn, std::span<const TensorView> in, const AttentionGradients& out, void* workspace,
+void attention_gradients(const MultiHeadAttn& attn, std::span<const TensorView> in, const detail::AttentionGradients& out, void* workspace,
                          const Context& context) {
   const Problem p(attn, in);
   const Threads threads = context.threads;
@@ -229,26 +209,17 @@ void attention_gradients(const MultiHeadAttn& attn, std::span<const TensorView> 
         threads, in[0].size(), static_cast<T*>(out.dq), [](Vec x) { return x; }, sums.dq);
 }
 
-void run_gradients(const MultiHeadAttn& attn, const Step& step, const AttentionGradients& out, const Context& context) {
+void run_gradients(const MultiHeadAttn& attn, const Step& step, const detail::AttentionGradients& out, const Context& context) {
   with_types([&]<class T>() { attention_gradients<T>(attn, step.in, out, step.workspace, context); }, step.in[0]);
 }
 
 }  // namespace
 
 std::size_t run_attention_gradients(std::span<const Step> steps, Context& context) {
-  const GradientNode first = gradient_node(steps[0].node->op);
-  if (first.attn == nullptr || is_f64(steps[0])) return 0;
-  AttentionGradients out;
-  std::size_t count = 0;
-  for (const Step& step : steps) {
-    const GradientNode node = gradient_node(step.node->op);
-    if (node.attn == nullptr || !same_attention(*node.attn, *first.attn) || !same_inputs(step, steps[0])) break;
-    if (out.*node.slot != nullptr) break;
-    out.*node.slot = step.out[0].data;
-    ++count;
-  }
-  run_gradients(*first.attn, steps[0], out, context);
-  return count;
+  const detail::AttentionSiblings all = detail::attention_siblings(steps);
+  if (all.attn == nullptr || is_f64(steps[0])) return 0;
+  run_gradients(*all.attn, steps[0], all.out, context);
+  return all.count;
 }
 
 void run(const MultiHeadAttn& op, const Step& step, Context& context) {

@@ -224,9 +224,4 @@ void for_segment_tiles(std::int64_t index, std::int64_t begin, std::int64_t end,
 /// Cached attention with several queries a sequence, by the tiles of multi-head attention.
 void attend_to_caches(const CachedAttention& op, const Step& step, const Context& context);
 
-/// The gradients of attention that are not null.
-struct AttentionGradients {
-  void *dq = nullptr, *dk = nullptr, *dv = nullptr;
-};
-
 }  // namespace graft::cpu

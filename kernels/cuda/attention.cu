@@ -6,6 +6,7 @@
 // share goes by shuffles, and weights that they write to shared memory for each other need a barrier of the warp only.
 #include <cmath>
 
+#include "kernels/attention_siblings.h"
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/map.cuh"
 
@@ -400,18 +401,13 @@ void forward(const MultiHeadAttn& op, const Step& step, const Context& context) 
   });
 }
 
-/// Where the gradients of an attention go; null: not wanted.
-struct Gradients {
-  void *dq = nullptr, *dk = nullptr, *dv = nullptr;
-};
-
 template <class T>
-GradientTensors<T> gradient_tensors(std::span<const TensorView> in, const Gradients& out) {
+GradientTensors<T> gradient_tensors(std::span<const TensorView> in, const detail::AttentionGradients& out) {
   return {in[0].as<const T>(),     in[1].as<const T>(),     in[2].as<const T>(),     in[3].as<const float>(), in[4].as<const T>(),
           in[5].as<const float>(), static_cast<T*>(out.dq), static_cast<T*>(out.dk), static_cast<T*>(out.dv)};
 }
 
-void gradients(const MultiHeadAttn& op, std::span<const TensorView> in, const Gradients& out, const Context& context) {
+void gradients(const MultiHeadAttn& op, std::span<const TensorView> in, const detail::AttentionGradients& out, const Context& context) {
   const AttentionProblem p = attention_problem(op, in);
   if (takes_mma(p, in[0].type.dtype)) return gradients_mma(p, gradient_tensors<bf16>(in, out), context);
   with_tiles(p, in[0].type.dtype, [&]<class T, int kDim>() {
@@ -428,43 +424,12 @@ void gradients(const MultiHeadAttn& op, std::span<const TensorView> in, const Gr
   });
 }
 
-/// Which gradient a node computes, and of what; null for other ops.
-struct GradientNode {
-  const MultiHeadAttn* attn = nullptr;
-  void* Gradients::*slot = nullptr;
-};
-GradientNode gradient_node(const Op& op) {
-  if (const auto* q = std::get_if<MultiHeadAttnGradQ>(&op)) return {&q->attn, &Gradients::dq};
-  if (const auto* k = std::get_if<MultiHeadAttnGradK>(&op)) return {&k->attn, &Gradients::dk};
-  if (const auto* v = std::get_if<MultiHeadAttnGradV>(&op)) return {&v->attn, &Gradients::dv};
-  return {};
-}
-
-bool same_attention(const MultiHeadAttn& a, const MultiHeadAttn& b) {
-  return a.heads == b.heads && a.mask == b.mask && a.scale == b.scale && a.segments == b.segments;
-}
-
-bool same_inputs(const Step& a, const Step& b) {
-  return std::equal(a.in.begin(), a.in.end(), b.in.begin(), b.in.end(),
-                    [](const TensorView& x, const TensorView& y) { return x.data == y.data && x.type == y.type; });
-}
-
 }  // namespace
 
 std::size_t run_attention_gradients(std::span<const Step> steps, Context& context) {
-  const GradientNode first = gradient_node(steps[0].node->op);
-  if (first.attn == nullptr) return 0;
-  Gradients out;
-  std::size_t count = 0;
-  for (const Step& step : steps) {
-    const GradientNode node = gradient_node(step.node->op);
-    if (node.attn == nullptr || !same_attention(*node.attn, *first.attn) || !same_inputs(step, steps[0])) break;
-    if (out.*node.slot != nullptr) break;
-    out.*node.slot = step.out[0].data;
-    ++count;
-  }
-  gradients(*first.attn, steps[0].in, out, context);
-  return count;
+  const detail::AttentionSiblings all = detail::attention_siblings(steps);
+  if (all.attn != nullptr) gradients(*all.attn, steps[0].in, all.out, context);
+  return all.count;
 }
 
 void run(const MultiHeadAttn& op, const Step& step, Context& context) {
