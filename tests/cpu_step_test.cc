@@ -357,5 +357,23 @@ TEST(CpuStep, UpdatesTogetherAreThoseOfTheReferenceWithAnyNumberOfThreads) {
   }
 }
 
+/// One parameter, as large as one task, is updated many times in a row: each update takes the result of the one before it.
+TEST(CpuStep, UpdatesOfOneParameterRunOneAfterTheOther) {
+  Graph g(3);
+  const Shape shape = {32768};
+  Value p = g.parameter("p", shape, Init::normal(0, 1)), m = g.state("m", shape);
+  const Value grad = g.state("grad", shape, Init::normal(0, 1)), one = g.constant({}, {1.0}), rate = g.constant({}, {0.1});
+  for (int i = 0; i < 12; ++i) {
+    p = g.record(SgdUpdate{.momentum = 0.9, .weight_decay = 0.1}, {p, grad, m, rate, one});
+    m = {p.node, 1};
+  }
+  const auto after = [&](Backend& backend) {
+    Session session(g, backend);
+    for (int step = 0; step < 10; ++step) session.step();
+    return session.read("p");
+  };
+  EXPECT_EQ(after(*cpu_backend(2)), after(*cpu_backend(1)));
+}
+
 }  // namespace
 }  // namespace graft

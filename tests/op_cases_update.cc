@@ -39,6 +39,40 @@ OpCases updates(const std::string& name, const Op& op, int moments, bool with_st
   return all;
 }
 
+/// Updates in a row that read what others of them write: q's gradient is p before its updates, the second update of p takes the result of the first, and r's
+/// gradient is p after both.
+OpCase updates_in_a_row(const std::string& name, const Op& op, bool adam) {
+  const Shape shape = {67, 133};
+  return {name,
+          [=](Graph& g) {
+            const Value grad = g.input("grad", shape), lr = g.input("lr", {}), scale = g.input("scale", {});
+            const Value step = adam ? g.input_u32("step", {}) : Value{};
+            const auto parameter = [&](const std::string& of) { return g.parameter(of, shape, Init::normal(0.0, 1.0)); };
+            const auto moments = [&](const std::string& of) {
+              std::vector<Value> all = {g.state(of + "/m", shape, Init::normal(0.0, 0.5))};
+              if (adam) all.push_back(g.state(of + "/v", shape, Init::uniform(0.05, 0.6)));
+              return all;
+            };
+            const auto update = [&](Value p, Value gradient, const std::vector<Value>& states) {
+              std::vector<Value> in = {p, gradient};
+              in.insert(in.end(), states.begin(), states.end());
+              if (adam) in.push_back(step);
+              in.insert(in.end(), {lr, scale});
+              return g.record(op, in);
+            };
+            const Value p = parameter("p"), q = parameter("q"), r = parameter("r");
+            const std::vector<Value> of_p = moments("p"), of_q = moments("q"), of_r = moments("r");
+            g.output("q_after", update(q, p, of_q));
+            const Value once = update(p, grad, of_p);
+            std::vector<Value> after_once = {{once.node, 1}};
+            if (adam) after_once.push_back({once.node, 2});
+            const Value twice = update(once, grad, after_once);
+            g.output("p_after", twice);
+            g.output("r_after", update(r, twice, of_r));
+          },
+          adam ? Inputs{{"lr", {0.0625}}, {"scale", {1.0}}, {"step", {4}}} : Inputs{{"lr", {0.0625}}, {"scale", {1.0}}}};
+}
+
 void append(OpCases& to, OpCases from) { to.insert(to.end(), from.begin(), from.end()); }
 
 OpCase update_scale(const std::string& name, double max_norm, double norm, std::optional<double> loss = {}) {
@@ -143,6 +177,7 @@ OpCases cases(std::type_identity<SgdUpdate>) {
   append(all, updates("sgd_update_momentum", SgdUpdate{.momentum = 0.9, .weight_decay = 0.1, .lr_scale = 0.5}, 1, false));
   append(all, updates("sgd_update_nesterov", SgdUpdate{.momentum = 0.8, .weight_decay = 0.1, .nesterov = true}, 1, false));
   append(all, updates("sgd_update_large", SgdUpdate{.momentum = 0.8}, 1, false, {67, 133}));
+  all.push_back(updates_in_a_row("sgd_updates_in_a_row", SgdUpdate{.momentum = 0.8}, false));
   return all;
 }
 
@@ -152,6 +187,7 @@ OpCases cases(std::type_identity<AdamUpdate>) {
   append(all, updates("adam_update_decoupled",
                       AdamUpdate{.beta1 = 0.8, .beta2 = 0.95, .eps = 1e-3, .weight_decay = 0.1, .lr_scale = 0.5}, 2, true));
   append(all, updates("adam_update_large", AdamUpdate{.weight_decay = 0.1}, 2, true, {67, 133}));
+  all.push_back(updates_in_a_row("adam_updates_in_a_row", AdamUpdate{.weight_decay = 0.1}, true));
   return all;
 }
 

@@ -6,6 +6,7 @@
 #include "kernels/cpu/map.h"
 #include "kernels/cpu/sums.h"
 #include "kernels/cpu/views.h"
+#include "kernels/updates.h"
 
 // Outputs are the states among the inputs: they are written there, also when nothing reads the output.
 namespace graft::cpu {
@@ -107,7 +108,8 @@ std::size_t workspace(const GlobalNorm&, const Graph& graph, const Node& node, i
 }
 
 std::size_t run_updates(std::span<const Step> steps, Context& context) {
-  const std::size_t count = static_cast<std::size_t>(std::find_if_not(steps.begin(), steps.end(), is_update) - steps.begin());
+  const auto updates = static_cast<std::size_t>(std::find_if_not(steps.begin(), steps.end(), is_update) - steps.begin());
+  const std::size_t count = detail::independent_updates(steps.first(updates));
   std::int64_t tasks = 0, elements = 0;
   for (const Step& step : steps.first(count)) {
     tasks += grains(step);

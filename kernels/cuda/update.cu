@@ -5,6 +5,7 @@
 
 #include "graft/schedule.h"
 #include "kernels/cuda/map.cuh"
+#include "kernels/updates.h"
 
 // Outputs are the states among the inputs: they are written there, also when nothing reads the output.
 namespace graft::cuda {
@@ -243,6 +244,8 @@ Update as_update(const Step& step) { return std::visit(AsUpdate{step}, step.node
 std::size_t run_updates(std::span<const Step> steps, Context& context) {
   const Update first = as_update(steps[0]);
   if (first.rule.index() == 0) return 0;
+  const auto no_update = std::find_if(steps.begin(), steps.end(), [](const Step& step) { return as_update(step).rule.index() == 0; });
+  steps = steps.first(detail::independent_updates(steps.first(static_cast<std::size_t>(no_update - steps.begin()))));
   UpdateTable table;
   unsigned blocks = 0;
   std::size_t taken = 0;
