@@ -102,7 +102,8 @@ void tile_gradients(const Problem& p, const TilePair& pair, std::int64_t head, b
       if (partial) weight = where_visible(weight, j, range, 0.0f);
       store(scores + j, weight);
       if (!grads) continue;
-      store(gradients + j, weight * (load(gradients + j) - delta));
+      const Vec gradient = weight * (load(gradients + j) - delta);
+      store(gradients + j, partial ? where_visible(gradient, j, range, 0.0f) : gradient);
     }
     for (float* row : {scores, gradients}) {
       std::fill_n(row, at.first, 0.0f);
@@ -184,8 +185,8 @@ void key_gradient(const Problem& p, const Tile& keys, std::int64_t kv_head, cons
 
 /// `in` as of MultiHeadAttnGradQ. The same bits together as one by one.
 template <class T>
-void attention_gradients(const MultiHeadAttn& attn, std::span<const TensorView> in, const detail::AttentionGradients& out, void* workspace,
-                         const Context& context) {
+void attention_gradients(const MultiHeadAttn& attn, std::span<const TensorView> in, const detail::AttentionGradients& out,
+                         void* workspace, const Context& context) {
   const Problem p(attn, in);
   const Threads threads = context.threads;
   const AttentionTasks tasks(p, workspace, threads.count(), Side::keys);

@@ -75,10 +75,10 @@ class TilePair {
   bool whole() const { return whole_; }
   /// The keys that query i sees.
   detail::KeyRange range(std::int64_t i) const { return whole_ ? detail::KeyRange{0, keys.rows} : ranges_[i]; }
-  /// Calls f(first, rows, keys) for groups of queries; keys: those that the group sees.
+  /// Calls f(first, rows, keys) for groups of queries; keys: those that the group sees. `one_by_one`: in groups of one, where not all is seen.
   template <class F>
-  void for_query_groups(const F& f) const {
-    const std::int64_t step = whole_ ? queries.rows : kGroup;
+  void for_query_groups(const F& f, bool one_by_one = false) const {
+    const std::int64_t step = whole_ ? queries.rows : one_by_one ? 1 : kGroup;
     for (std::int64_t i = 0; i < queries.rows; i += step) {
       const std::int64_t rows = std::min(step, queries.rows - i);
       const detail::KeyRange seen = {range(i).first, range(i + rows - 1).last};
@@ -87,8 +87,8 @@ class TilePair {
   }
   /// Calls f(first, rows, queries) for groups of keys; queries: the first and last that see a key of the group.
   template <class F>
-  void for_key_groups(const F& f) const {
-    const std::int64_t step = whole_ ? keys.rows : kGroup;
+  void for_key_groups(const F& f, bool one_by_one = false) const {
+    const std::int64_t step = whole_ ? keys.rows : one_by_one ? 1 : kGroup;
     std::int64_t begin = 0, end = 0;
     for (std::int64_t i = 0; i < keys.rows; i += step) {
       const std::int64_t rows = std::min(step, keys.rows - i);
@@ -179,22 +179,29 @@ inline void score_products(const AttentionProblem& p, const TilePair& pair, cons
   });
 }
 
+/// Whether a product must leave out what is not seen, where a group of rows else multiplies it by 0: 0·∞ and 0·NaN are NaN.
+inline bool keeps_out(const AttentionProblem& p, const TilePair& pair, const float* rows, std::int64_t count, std::int64_t ld) {
+  return !pair.whole() && !all_finite(rows, ld, count, p.width);
+}
+
 /// sums [queries, width] = weights [queries, keys]·rows of keys, where something is seen; or += if accumulate.
 inline void sum_key_rows(const AttentionProblem& p, const TilePair& pair, Strided weights, TileRows rows, float* sums,
                          bool accumulate) {
-  pair.for_query_groups([&](std::int64_t i, std::int64_t count, detail::KeyRange seen) {
+  const auto add = [&](std::int64_t i, std::int64_t count, detail::KeyRange seen) {
     const Strided some = {weights.data + i * weights.row + seen.first * weights.col, weights.row, weights.col};
     multiply(count, p.width, seen.last - seen.first, some, rows.data + seen.first * rows.ld, rows.ld, sums + i * p.width, p.width,
              accumulate);
-  });
+  };
+  pair.for_query_groups(add, keeps_out(p, pair, rows.data, pair.keys.rows, rows.ld));
 }
 
 /// sums [keys, width] += weightsᵀ·rows [queries, width]
 inline void add_query_rows(const AttentionProblem& p, const TilePair& pair, const float* weights, const float* rows, float* sums) {
-  pair.for_key_groups([&](std::int64_t j, std::int64_t count, detail::KeyRange seeing) {
+  const auto add = [&](std::int64_t j, std::int64_t count, detail::KeyRange seeing) {
     multiply(count, p.width, seeing.last - seeing.first, {weights + seeing.first * kTileRows + j, 1, kTileRows},
              rows + seeing.first * p.width, p.width, sums + j * p.width, p.width, true);
-  });
+  };
+  pair.for_key_groups(add, keeps_out(p, pair, rows, pair.queries.rows, p.width));
 }
 
 /// What all threads share, behind their scratch: the tiles of one side, and how far each task is.

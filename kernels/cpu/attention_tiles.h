@@ -109,6 +109,14 @@ void transpose_tile(const T* from, std::int64_t ld, std::int64_t rows, std::int6
   transpose_block<true>(from, ld, rows, cols, to, padded(rows));
 }
 
+/// Whether no element of [rows, cols], cols whole vectors, is infinite or NaN.
+inline bool all_finite(const float* from, std::int64_t ld, std::int64_t rows, std::int64_t cols) {
+  Vec zero{};
+  for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t j = 0; j < cols; j += kLanes) zero = fma(load(from + i * ld + j), Vec{}, zero);
+  return sum(zero) == 0.0f;
+}
+
 /// Asks for rows that will be read soon: they are too far apart for the processor to foresee.
 template <class T>
 void prefetch_tile(const T* from, std::int64_t ld, std::int64_t rows, std::int64_t cols) {
