@@ -28,7 +28,7 @@ struct LaunchShape {
   dim3 grid, block;
   std::size_t shared = 0;
 };
-inline constexpr std::size_t kSharedWithoutAsking = 48 * 1024;
+inline constexpr std::size_t kSharedWithoutAsking = 32 * 1024;
 
 template <class... Params, class... Args>
 void launch(void (*kernel)(Params...), const LaunchShape& shape, cudaStream_t stream, Args&&... args) {
