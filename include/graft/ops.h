@@ -60,6 +60,7 @@ struct Constant { TensorType type; std::vector<double> values; };
 /// out = A·B + c, A = aᵀ if transpose_a else a, B likewise.
 /// in: A [m, k]  B [k, n]  c (optional): a bias [n] for every row, or an addend [m, n] (a residual, a sum so far)   out: [m, n]
 /// Operands of one dtype, bf16 too; with bf16 operands sums and c are f32, and out is f32 or, without an addend [m, n], bf16.
+/// A backend may round a bias to bf16 before it is added where out is bf16 (cuda does).
 struct MatMul { bool transpose_a = false, transpose_b = false; bool bf16 = false; };
 
 // ---- elementwise: bf16 too --------------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ void multiply(const GemmCall& call) {
   emulation::host_access("a product", call.workspace, kWorkspace, true);
   std::vector<float> sums(static_cast<std::size_t>(n)), bias, addend;
   if (call.bias != nullptr) bias = load(call.bias, DType::f32, 1, n, n, false);
+  if (call.out == DType::bf16)  // as cuBLASLt's epilogue takes it
+    for (float& value : bias) value = to_float(to_bf16(value));
   if (call.addend != nullptr) addend = load(call.addend, call.out, m, n, call.ldc, false);
   for (std::int64_t i = 0; i < m; ++i) {
     std::fill(sums.begin(), sums.end(), 0.0f);
