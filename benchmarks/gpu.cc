@@ -3,9 +3,11 @@
 #include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -28,19 +30,39 @@ std::string text(std::int64_t value) { return std::to_string(value); }
 struct Run {
   Backend& backend;
   Peer* peer = nullptr;
+  std::function<void(const std::vector<Row>&)> save;  ///< called with all rows whenever there is a new one: a run that is cut off keeps what it has
   std::vector<Row> rows = {};
   double copy = 0.0, product = 0.0;  ///< measured ceilings: bytes/s read and written, FLOP/s of bf16 products
 
   void add(Row row) {
     row.print();
     rows.push_back(std::move(row));
+    save(rows);
   }
 };
+
+/// Writes normal numbers of the given spread to parameter `name`: some drawn once, over and over. Drawing them all on one thread would take longer than all
+/// that is measured, and zeros would not do where a GPU's power limits it. Their number is a prime, so that rows differ.
+void randomize(Session& session, const std::string& name, float spread = 1.0f) {
+  static const std::vector<float> block = [] {
+    std::vector<float> values(65521);
+    std::mt19937 bits(1);
+    std::normal_distribution<float> normal;
+    for (float& value : values) value = normal(bits);
+    return values;
+  }();
+  const Graph& graph = session.graph();
+  std::vector<float> values(static_cast<std::size_t>(graph.shape(graph.find(name)).size()));
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = spread * block[i % block.size()];
+  session.write(name, std::span<const float>(values));
+}
 
 /// A graph that runs as often as it takes to fill about 20 ms, with nothing waited for in between; seconds of one step.
 class Side {
  public:
   Side(const Graph& graph, Backend& backend) : backend_(backend), session_(graph, backend) {}
+  /// On the owner's memory.
+  Side(const Graph& graph, Session& owner) : backend_(owner.backend()), session_(graph, owner) {}
   Session& session() { return session_; }
   double operator()() {
     if (repeat_ == 0) {
@@ -66,8 +88,7 @@ class Side {
   int repeat_ = 0;
 };
 
-double time_of(const Graph& graph, Run& run) {
-  Side side(graph, run.backend);
+double time_of(Side& side) {
   return alternate({[&] { return side(); }}, kRounds)[0];
 }
 
@@ -75,7 +96,8 @@ void measure_ceilings(Run& run) {
   constexpr std::int64_t kRows = 32768, kCols = 8192;  // 1 GiB of f32, read and written
   Graph copy;
   copy.output("y", copy.neg(copy.parameter("x", {kRows, kCols}, Init::ones())));
-  const double copy_seconds = time_of(copy, run);
+  Side side(copy, run.backend);
+  const double copy_seconds = time_of(side);
   run.copy = 2.0 * 4.0 * kRows * kCols / copy_seconds;
   Row row{"ceiling", "copy, 1 GiB", copy_seconds, {}, {}};
   row.more["GB/s"] = run.copy / 1e9;
@@ -90,9 +112,10 @@ void bench_gemm(Run& run) {
   for (const auto& [m, n, k, dtype] : {Product{8192, 8192, 8192, DType::bf16}, Product{16384, 2304, 768, DType::bf16}, Product{16384, 768, 3072, DType::bf16},
                                        Product{16384, 50304, 768, DType::bf16}, Product{4096, 4096, 4096, DType::f32}}) {
     Graph g(1);
-    const Value a = g.parameter("a", {m, k}, Init::normal(0, 1), dtype), b = g.parameter("b", {k, n}, Init::normal(0, 1), dtype);
-    g.output("c", g.matmul(a, b));
-    const double seconds = time_of(g, run), rate = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) / seconds;
+    g.output("c", g.matmul(g.parameter("a", {m, k}, Init::zeros(), dtype), g.parameter("b", {k, n}, Init::zeros(), dtype)));
+    Side side(g, run.backend);
+    for (const char* name : {"a", "b"}) randomize(side.session(), name);
+    const double seconds = time_of(side), rate = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) / seconds;
     if (run.product == 0.0) run.product = rate;
     Row row{"gemm", text(m) + "x" + text(n) + "x" + text(k) + " " + std::string(to_string(dtype)), seconds, {}, {}};
     row.more["TFLOP/s"] = rate / 1e12;
@@ -105,7 +128,7 @@ struct AttentionCase {
   Mask::Kind mask;
 };
 
-/// q, k, v, dout, out and lse of a layer, in bf16; the values of lse are those of random queries and keys.
+/// q, k and v of a layer, in bf16.
 struct AttentionGraph {
   Graph graph{1};
   MultiHeadAttn attn;
@@ -115,7 +138,22 @@ struct AttentionGraph {
     attn = {{c.heads, c.kv_heads, c.head_dim}, {c.mask, 0}, 1.0 / std::sqrt(static_cast<double>(c.head_dim)), {SegmentLayout::Kind::uniform, c.length, c.length}};
     const std::int64_t rows = c.batch * c.length;
     for (const auto& [name, heads] : {std::pair{"q", c.heads}, {"k", c.kv_heads}, {"v", c.kv_heads}})
-      qkv.push_back(graph.parameter(name, {rows, heads * c.head_dim}, Init::normal(0, 1), DType::bf16));
+      qkv.push_back(graph.parameter(name, {rows, heads * c.head_dim}, Init::zeros(), DType::bf16));
+  }
+};
+
+/// The tensors of a case and of those after it that have the same shapes: q, k, v, dout and out.
+struct AttentionTensors {
+  Graph graph{1};
+  std::unique_ptr<Session> session;
+  Shape q, k;
+
+  AttentionTensors(const Shape& q_shape, const Shape& k_shape, Backend& backend) : q(q_shape), k(k_shape) {
+    for (const char* name : {"q", "dout", "out"}) graph.parameter(name, q, Init::zeros(), DType::bf16);
+    for (const char* name : {"k", "v"}) graph.parameter(name, k, Init::zeros(), DType::bf16);
+    session = std::make_unique<Session>(graph, backend);
+    for (const char* name : {"q", "k", "v", "dout"}) randomize(*session, name);
+    randomize(*session, "out", 0.02f);
   }
 };
 
@@ -126,6 +164,7 @@ void bench_attention(Run& run) {
       for (const Mask::Kind mask : {Mask::Kind::full, Mask::Kind::causal})
         cases.push_back({16384 / length, length, 2048 / head_dim, 2048 / head_dim, head_dim, mask});
   cases.push_back({1, 8192, 64, 8, 128, Mask::Kind::causal});
+  std::unique_ptr<AttentionTensors> tensors;
   for (const AttentionCase& c : cases) {
     const std::string name = "D" + text(c.head_dim) + " T" + text(c.length) + " H" + text(c.heads) + "/" + text(c.kv_heads) +
                              (c.mask == Mask::Kind::causal ? " causal" : " full");
@@ -137,15 +176,20 @@ void bench_attention(Run& run) {
     forward.graph.output("lse", {out.node, 1});
     Graph& g = backward.graph;
     const Shape shape = g.shape(backward.qkv[0]);
+    // as large as that of random queries and keys
     const Value lse = g.parameter("lse", {shape.rows(), c.heads}, Init::fill(std::log(static_cast<double>(c.length)) + 0.5)),
-                dout = g.parameter("dout", shape, Init::normal(0, 1), DType::bf16), saved = g.parameter("out", shape, Init::normal(0, 0.02), DType::bf16);
+                dout = g.parameter("dout", shape, Init::zeros(), DType::bf16), saved = g.parameter("out", shape, Init::zeros(), DType::bf16);
     std::vector<Value> in = backward.qkv;
     in.insert(in.end(), {lse, dout, g.record(AttnDelta{backward.attn.heads}, {saved, dout})});
     g.output("dq", g.record(MultiHeadAttnGradQ{backward.attn}, in));
     g.output("dk", g.record(MultiHeadAttnGradK{backward.attn}, in));
     g.output("dv", g.record(MultiHeadAttnGradV{backward.attn}, in));
+    if (const Shape k = g.shape(backward.qkv[1]); tensors == nullptr || tensors->q != shape || tensors->k != k) {
+      tensors = nullptr;
+      tensors = std::make_unique<AttentionTensors>(shape, k, run.backend);
+    }
     for (const bool back : {false, true}) {
-      Side ours(back ? g : forward.graph, run.backend);
+      Side ours(back ? g : forward.graph, *tensors->session);
       std::vector<std::function<double()>> sides = {[&] { return ours(); }};
       std::vector<std::string> peers;
       const auto measure_peer = [&](const char* kernel) {  // the peer holds one set-up at a time
@@ -176,11 +220,12 @@ void bench_decode(Run& run) {
   for (const auto& [batch, length] : {std::pair<std::int64_t, std::int64_t>{1, 1024}, {1, 32768}, {64, 8192}}) {
     constexpr std::int64_t kHeads = 32, kKvHeads = 8, kDim = 128;
     Graph g(1);
-    const Value q = g.parameter("q", {batch, kHeads * kDim}, Init::normal(0, 1), DType::bf16),
-                k = g.parameter("k", {batch * length, kKvHeads * kDim}, Init::normal(0, 1), DType::bf16),
-                v = g.parameter("v", {batch * length, kKvHeads * kDim}, Init::normal(0, 1), DType::bf16);
+    const Value q = g.parameter("q", {batch, kHeads * kDim}, Init::zeros(), DType::bf16),
+                k = g.parameter("k", {batch * length, kKvHeads * kDim}, Init::zeros(), DType::bf16),
+                v = g.parameter("v", {batch * length, kKvHeads * kDim}, Init::zeros(), DType::bf16);
     g.output("out", g.record(CachedAttention{{kHeads, kKvHeads, kDim}, 0.088}, {q, k, v, g.constant({batch}, {static_cast<double>(length)}, DType::u32)}));
-    const double seconds = time_of(g, run), bytes = 2.0 * 2.0 * static_cast<double>(batch * length * kKvHeads * kDim);
+    Side side(g, run.backend);
+    const double seconds = time_of(side), bytes = 2.0 * 2.0 * static_cast<double>(batch * length * kKvHeads * kDim);
     Row row{"decode", "n" + text(batch) + " cache " + text(length) + " H32/8 D128", seconds, {}, {}};
     row.more["GB/s"] = bytes / seconds / 1e9;
     row.more["% of copy"] = 100 * bytes / seconds / run.copy;
@@ -188,57 +233,56 @@ void bench_decode(Run& run) {
   }
 }
 
-/// A kernel that moves bytes: `bytes` are each tensor read once and written once.
-void add_moving(Run& run, const std::string& bench, const std::string& name, const Graph& graph, double bytes) {
-  const double seconds = time_of(graph, run);
+/// A kernel that moves bytes: `bytes` are each tensor read once and written once. It runs on the owner's tensors, if there is one.
+void add_moving(Run& run, const std::string& bench, const std::string& name, const Graph& graph, double bytes, Session* owner = nullptr) {
+  Side side = owner != nullptr ? Side(graph, *owner) : Side(graph, run.backend);
+  const double seconds = time_of(side);
   Row row{bench, name, seconds, {}, {}};
   row.more["GB/s"] = bytes / seconds / 1e9;
   row.more["% of copy"] = 100 * bytes / seconds / run.copy;
   run.add(row);
 }
 
+/// Zeros: what a kernel computes is not what it takes time for. The tensors are made once and seen in other shapes, as the host is slow to fill them.
 void bench_rows(Run& run) {
-  for (const std::int64_t cols : {std::int64_t{1024}, std::int64_t{4096}}) {
-    const std::int64_t rows = (std::int64_t{1} << 27) / cols;
-    const double elements = static_cast<double>(rows * cols);
-    const std::string shape = "[" + text(rows) + ", " + text(cols) + "] f32";
-    {
-      Graph g(1);
-      g.output("y", g.rms_norm(g.parameter("x", {rows, cols}, Init::normal(0, 1)), g.parameter("w", {cols}, Init::ones())));
-      add_moving(run, "rms_norm", shape, g, 8 * elements);
-    }
-    {
-      Graph g(1);
-      const Value x = g.parameter("x", {rows, cols}, Init::normal(0, 1)), w = g.parameter("w", {cols}, Init::ones()), rstd = g.parameter("rstd", {rows}, Init::ones()),
-                  dout = g.parameter("dout", {rows, cols}, Init::normal(0, 1));
-      const Value dx = g.record(RmsNormGrad{}, {x, w, rstd, dout});
-      g.output("dx", dx);
-      g.output("dw", {dx.node, 1});
-      add_moving(run, "rms_norm gradient", shape, g, 12 * elements);
-    }
-    {
-      Graph g(1);
-      g.output("y", g.layer_norm(g.parameter("x", {rows, cols}, Init::normal(0, 1)), g.parameter("w", {cols}, Init::ones()), g.parameter("b", {cols})));
-      add_moving(run, "layer_norm", shape, g, 8 * elements);
-    }
-    {
-      Graph g(1);
-      const Value in[] = {g.parameter("gate", {rows, cols}, Init::normal(0, 1), DType::bf16), g.parameter("up", {rows, cols}, Init::normal(0, 1), DType::bf16)};
-      g.output("y", g.swiglu(in[0], in[1]));
-      add_moving(run, "swiglu", "[" + text(rows) + ", " + text(cols) + "] bf16", g, 6 * elements);
-    }
-  }
+  constexpr std::int64_t kElements = std::int64_t{1} << 27;
+  constexpr double kBytes = 4.0 * kElements;
+  const auto tensor = [](Graph& g, const char* name, std::int64_t cols, DType dtype = DType::f32) {
+    return g.reshape(g.parameter(name, {kElements}, Init::zeros(), dtype), {kElements / cols, cols});
+  };
   {
-    constexpr std::int64_t kRows = 8192, kVocabulary = 50304;
-    const double bytes = 4.0 * kRows * kVocabulary;
-    Graph g(1);
-    const Value logits = g.parameter("logits", {kRows, kVocabulary}, Init::normal(0, 1)), labels = g.constant({kRows}, {7}, DType::u32);
-    const CrossEntropyResult loss = g.cross_entropy_with(logits, labels, {});
-    g.output("loss", loss.loss);
-    add_moving(run, "cross_entropy", "[8192, 50304] f32", g, bytes);
-    g.output("dlogits", g.record(CrossEntropyGrad{}, {logits, labels, loss.lse, loss.counted, g.constant({}, {1.0})}));
-    add_moving(run, "cross_entropy, gradient too", "[8192, 50304] f32", g, 3 * bytes);
+    Graph tensors;
+    for (const char* name : {"x", "dout"}) tensors.parameter(name, {kElements});
+    for (const char* name : {"gate", "up"}) tensors.parameter(name, {kElements}, Init::zeros(), DType::bf16);
+    Session owner(tensors, run.backend);
+    for (const std::int64_t cols : {std::int64_t{1024}, std::int64_t{4096}}) {
+      const std::int64_t rows = kElements / cols;
+      const std::string size = "[" + text(rows) + ", " + text(cols) + "] ";
+      Graph rms, rms_grad, layer, swiglu;
+      rms.output("y", rms.rms_norm(tensor(rms, "x", cols), rms.parameter("w", {cols}, Init::ones())));
+      add_moving(run, "rms_norm", size + "f32", rms, 2 * kBytes, &owner);
+      const Value dx = rms_grad.record(RmsNormGrad{}, {tensor(rms_grad, "x", cols), rms_grad.parameter("w", {cols}, Init::ones()),
+                                                       rms_grad.parameter("rstd", {rows}, Init::ones()), tensor(rms_grad, "dout", cols)});
+      rms_grad.output("dx", dx);
+      rms_grad.output("dw", {dx.node, 1});
+      add_moving(run, "rms_norm gradient", size + "f32", rms_grad, 3 * kBytes, &owner);
+      layer.output("y", layer.layer_norm(tensor(layer, "x", cols), layer.parameter("w", {cols}, Init::ones()), layer.parameter("b", {cols})));
+      add_moving(run, "layer_norm", size + "f32", layer, 2 * kBytes, &owner);
+      swiglu.output("y", swiglu.swiglu(tensor(swiglu, "gate", cols, DType::bf16), tensor(swiglu, "up", cols, DType::bf16)));
+      add_moving(run, "swiglu", size + "bf16", swiglu, 1.5 * kBytes, &owner);
+    }
   }
+  constexpr std::int64_t kRows = 8192, kVocabulary = 50304;
+  const double bytes = 4.0 * kRows * kVocabulary;
+  Graph tensors, g;
+  tensors.parameter("logits", {kRows, kVocabulary});
+  Session owner(tensors, run.backend);
+  const Value logits = g.parameter("logits", {kRows, kVocabulary}), labels = g.constant({kRows}, {7}, DType::u32);
+  const CrossEntropyResult loss = g.cross_entropy_with(logits, labels, {});
+  g.output("loss", loss.loss);
+  add_moving(run, "cross_entropy", "[8192, 50304] f32", g, bytes, &owner);
+  g.output("dlogits", g.record(CrossEntropyGrad{}, {logits, labels, loss.lse, loss.counted, g.constant({}, {1.0})}));
+  add_moving(run, "cross_entropy, gradient too", "[8192, 50304] f32", g, 3 * bytes, &owner);
 }
 
 /// A training step of a decoder: forward, backward, clipping, AdamW; bf16 with f32 master weights.
@@ -344,9 +388,13 @@ std::string quoted(const std::string& text) {
   return out + "\"";
 }
 
-void write_results(const std::string& file, const std::string& device, const std::string& date, const std::string& driver, const std::vector<Row>& rows) {
-  std::ofstream out(file);
-  out << "{\n  \"date\": " << quoted(date) << ",\n  \"backend\": " << quoted(device) << ",\n  \"driver\": " << quoted(driver) << ",\n  \"results\": [";
+/// `checks` is JSON: how the other parts of gpu-check ended. The file is complete at any time.
+void write_results(const std::string& file, const std::string& device, const std::string& date, const std::string& driver, const std::string& checks,
+                   const std::vector<Row>& rows) {
+  const std::string unfinished = file + ".new";
+  std::ofstream out(unfinished);
+  out << "{\n  \"date\": " << quoted(date) << ",\n  \"backend\": " << quoted(device) << ",\n  \"driver\": " << quoted(driver) << ",\n  \"checks\": " << checks
+      << ",\n  \"results\": [";
   const char* separator = "\n";
   for (const Row& row : rows) {
     out << separator << "    {\"bench\": " << quoted(row.bench) << ", \"case\": " << quoted(row.name) << ", \"ms\": " << row.seconds * 1e3;
@@ -360,26 +408,27 @@ void write_results(const std::string& file, const std::string& device, const std
     separator = ",\n";
   }
   out << "\n  ]\n}\n";
-  if (!out.flush()) throw Error("cannot write \"" + file + "\"");
+  out.close();
+  if (!out) throw Error("cannot write \"" + unfinished + "\"");
+  std::filesystem::rename(unfinished, file);
 }
 
 int run_all(int argc, char** argv) {
-  if (argc < 4 || argc > 5) {
-    std::fprintf(stderr, "usage: graft_gpu_bench RESULTS.json DATE DRIVER [PYTHON]\n");
+  if (argc < 5 || argc > 6) {
+    std::fprintf(stderr, "usage: graft_gpu_bench RESULTS.json DATE DRIVER CHECKS [PYTHON]\n");
     return 2;
   }
   const std::unique_ptr<Backend> backend = cuda_backend();
   std::printf("%s, driver %s, %s\n", backend->description().c_str(), argv[3], argv[2]);
   std::unique_ptr<Peer> peer;
-  if (argc == 5) {
+  if (argc == 6) {
     try {
-      peer = std::make_unique<Peer>(argv[4], std::string(GRAFT_SOURCE_DIR) + "/benchmarks/peer_torch_gpu.py", 0);
+      peer = std::make_unique<Peer>(argv[5], std::string(GRAFT_SOURCE_DIR) + "/benchmarks/peer_torch_gpu.py", 0);
     } catch (const Error& error) {
       std::printf("without a peer: %s\n", error.what());
     }
   }
-  Run run{*backend, peer.get()};
-  const auto save = [&] { write_results(argv[1], backend->description(), argv[2], argv[3], run.rows); };  // after each part: a run that is cut off keeps what it has
+  Run run{*backend, peer.get(), [&](const std::vector<Row>& rows) { write_results(argv[1], backend->description(), argv[2], argv[3], argv[4], rows); }};
   const std::vector<std::function<void()>> parts = {[&] { measure_ceilings(run); },       [&] { bench_gemm(run); },
                                                     [&] { bench_rows(run); },             [&] { bench_adamw(run); },
                                                     [&] { bench_decode(run); },           [&] { bench_step(run, gpt2_124m(16)); },
@@ -392,7 +441,6 @@ int run_all(int argc, char** argv) {
       std::printf("FAILED: %s\n", error.what());
       ++failed;
     }
-    save();
   }
   return failed > 0 ? 1 : 0;
 }
