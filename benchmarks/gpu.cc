@@ -198,7 +198,7 @@ void bench_attention(Run& run) {
           run.peer->ask("attention {\"batch\": " + text(c.batch) + ", \"length\": " + text(c.length) + ", \"heads\": " + text(c.heads) + ", \"kv_heads\": " +
                         text(c.kv_heads) + ", \"head_dim\": " + text(c.head_dim) + ", \"causal\": " + (c.mask == Mask::Kind::causal ? "true" : "false") +
                         ", \"backward\": " + (back ? "true" : "false") + ", \"kernel\": \"" + kernel + "\"}");
-          const auto times = alternate({[&] { return ours(); }, [&] { return run.peer->run(0); }}, kRounds);
+          const auto times = alternate({[&] { return ours(); }, [&] { return run.peer->run(); }}, kRounds);
           sides.push_back([seconds = times[1]] { return seconds; });
           peers.push_back(run.peer->description() + ", " + kernel);
         } catch (const Error& error) {
@@ -348,7 +348,7 @@ void bench_step(Run& run, const Model& model) {
   if (run.peer != nullptr) {
     try {
       run.peer->ask("step " + model.json);
-      sides.push_back([&] { return run.peer->run(0); });
+      sides.push_back([&] { return run.peer->run(); });
       with_peer = true;
     } catch (const Error& error) {
       std::printf("%s\n", error.what());

@@ -4,9 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <csignal>
-#include <thread>
 
 #include "graft/error.h"
 
@@ -30,22 +28,21 @@ Peer::Peer(const std::string& python, const std::string& script, int threads) {
 }
 
 Peer::~Peer() {
+  if (process_ > 0) kill(process_, SIGCONT);
   if (to_ != nullptr) std::fclose(to_);
   if (from_ != nullptr) std::fclose(from_);
   if (process_ > 0) waitpid(process_, nullptr, 0);
 }
 
 std::string Peer::ask(const std::string& command) {
+  kill(process_, SIGCONT);
   std::fprintf(to_, "%s\n", command.c_str());
   std::fflush(to_);
   std::string line;
   for (int c = std::fgetc(from_); c != EOF && c != '\n'; c = std::fgetc(from_)) line += static_cast<char>(c);
+  kill(process_, SIGSTOP);
   if (line.starts_with("ok ")) return line.substr(3);
   throw graft::Error("peer: " + (line.empty() ? std::string("it ended; is PyTorch installed for this Python?") : line));
 }
 
-double Peer::run(int pause) {
-  const double seconds = std::stod(ask("run"));
-  std::this_thread::sleep_for(std::chrono::milliseconds(pause));
-  return seconds;
-}
+double Peer::run() { return std::stod(ask("run")); }

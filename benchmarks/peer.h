@@ -4,7 +4,8 @@
 #include <cstdio>
 #include <string>
 
-/// PyTorch in a process of its own (peer_torch.py), so that both sides of a comparison run in turn on the same machine.
+/// PyTorch in a process of its own (peer_torch.py), so that both sides of a comparison run in turn on the same machine. It is stopped
+/// (SIGSTOP) while it is not asked: its threads spin for work, and would take the cores from the other side.
 class Peer {
  public:
   /// Starts `python script threads`. Throws graft::Error when it cannot, or has no PyTorch.
@@ -17,9 +18,8 @@ class Peer {
   const std::string& description() const { return description_; }
   /// Sends a command line, returns the answer; throws graft::Error with the peer's message when it failed.
   std::string ask(const std::string& command);
-  /// Seconds of one run of what was set up last. Waits so many milliseconds afterwards: the peer's threads spin for work for up to 200 ms (libiomp),
-  /// and must be off the cores when the next side runs.
-  double run(int pause = 400);
+  /// Seconds of one run of what was set up last.
+  double run();
 
  private:
   pid_t process_ = -1;
