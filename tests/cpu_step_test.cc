@@ -140,6 +140,19 @@ TEST(CpuStep, ResultsMayLieOverTheOperandsThatThePlanAllows) {
   EXPECT_GT(tried, 300);
 }
 
+/// Attention and its gradients, q, k and v of one type.
+void run_attention_steps(DType dtype) {
+  for (const std::int64_t head_dim : {1, 20, 64}) {
+    const TensorType q = {dtype, {140, 2 * head_dim}}, k = {dtype, {70, head_dim}}, statistic = {DType::f32, {140, 2}};
+    const MultiHeadAttn attn = {{2, 1, head_dim}, {Mask::Kind::causal}, 0.3, {SegmentLayout::Kind::uniform, 70, 35}};
+    run_step(attn, {q, k, k});
+    run_step(MultiHeadAttnGradQ{attn}, {q, k, k, statistic, q, statistic});
+    run_step(MultiHeadAttnGradK{attn}, {q, k, k, statistic, q, statistic});
+    run_step(MultiHeadAttnGradV{attn}, {q, k, k, statistic, q, statistic});
+    run_step(AttnDelta{attn.heads}, {q, q});
+  }
+}
+
 TEST(CpuStep, KernelsKeepToTheirOutputsAndWorkspace) {
   const auto f32 = [](Shape shape) { return TensorType{DType::f32, shape}; };
   const TensorType x = f32({70, 37}), w = f32({37}), r = f32({70}), u32 = {DType::u32, {}};
@@ -169,15 +182,7 @@ TEST(CpuStep, KernelsKeepToTheirOutputsAndWorkspace) {
   const TensorType three = {DType::u32, {3}};
   for (const std::int64_t t : {1, 70})
     run_step(CachedAttention{{3, 1, 20}, 0.2}, {f32({3 * t, 60}), f32({900, 20}), f32({900, 20}), three});
-  for (const std::int64_t head_dim : {1, 20, 64}) {
-    const TensorType q = f32({140, 2 * head_dim}), k = f32({70, head_dim}), statistic = f32({140, 2});
-    const MultiHeadAttn attn = {{2, 1, head_dim}, {Mask::Kind::causal}, 0.3, {SegmentLayout::Kind::uniform, 70, 35}};
-    run_step(attn, {q, k, k});
-    run_step(MultiHeadAttnGradQ{attn}, {q, k, k, statistic, q, statistic});
-    run_step(MultiHeadAttnGradK{attn}, {q, k, k, statistic, q, statistic});
-    run_step(MultiHeadAttnGradV{attn}, {q, k, k, statistic, q, statistic});
-    run_step(AttnDelta{attn.heads}, {q, q});
-  }
+  run_attention_steps(DType::f32);
 }
 
 /// Both those that take bf16 and those that are given widened values.
@@ -210,15 +215,7 @@ TEST(CpuStep, KernelsKeepToTheirOutputsAndWorkspaceInBf16) {
     for (const bool b : {false, true})
       run_step(MatMul{a, b, true}, {a ? bf16({50, 131}) : bf16({131, 50}), b ? bf16({77, 50}) : bf16({50, 77}), f32({77})});
   run_step(CachedAttention{{3, 3, 20}, 0.2}, {bf16({1, 60}), bf16({100, 60}), bf16({100, 60}), u32});
-  for (const std::int64_t head_dim : {1, 20, 64}) {
-    const TensorType q = bf16({140, 2 * head_dim}), k = bf16({70, head_dim}), statistic = f32({140, 2});
-    const MultiHeadAttn attn = {{2, 1, head_dim}, {Mask::Kind::causal}, 0.3, {SegmentLayout::Kind::uniform, 70, 35}};
-    run_step(attn, {q, k, k});
-    run_step(MultiHeadAttnGradQ{attn}, {q, k, k, statistic, q, statistic});
-    run_step(MultiHeadAttnGradK{attn}, {q, k, k, statistic, q, statistic});
-    run_step(MultiHeadAttnGradV{attn}, {q, k, k, statistic, q, statistic});
-    run_step(AttnDelta{attn.heads}, {q, q});
-  }
+  run_attention_steps(DType::bf16);
 }
 
 /// Steps of attention gradients, which the backend may run together, and their inputs.
