@@ -79,6 +79,13 @@ inline Checkpoint sample() {
   return checkpoint;
 }
 
+/// A checkpoint of some 600 KB.
+inline Checkpoint large() {
+  Checkpoint checkpoint = sample();
+  checkpoint.tensors.push_back(tensor("zzz", DType::f32, Shape{300, 500}, 9));
+  return checkpoint;
+}
+
 template <class T>
 SavedTensor tensor_of(std::string path, DType dtype, Shape shape, const std::vector<T>& values) {
   SavedTensor made{std::move(path), {dtype, shape}, std::vector<std::byte>(values.size() * sizeof(T))};

@@ -32,31 +32,12 @@ AttentionOptions packed(Graph& g, Shape q_offsets, Shape kv_offsets, DType dtype
   return options;
 }
 
-AttentionOptions uniform(std::int64_t q_length, std::int64_t kv_length) {
-  AttentionOptions options;
-  options.segments = Segments::uniform(q_length, kv_length);
-  return options;
-}
-
-AttentionOptions windowed(std::int64_t window, const Segments& segments = {}) {
-  AttentionOptions options;
-  options.window = window;
-  options.segments = segments;
-  return options;
-}
-
 /// Of four rows; the last input may be missing.
 void linear_cross_entropy_grad(Graph& g, Shape lse, Shape counted, Shape dloss, bool with_dloss = true) {
   std::vector<Value> in = {g.input("x", {4, 8}), g.input("w", {8, 5}), g.input_u32("t", {4}), g.input("lse", lse),
                            g.input("counted", counted)};
   if (with_dloss) in.push_back(g.input("dloss", dloss));
   g.record(LinearCrossEntropyGrad{}, in);
-}
-
-AttentionOptions masked(Mask::Kind mask) {
-  AttentionOptions options;
-  options.mask = mask;
-  return options;
 }
 
 // one line of code each, and its message
@@ -182,16 +163,16 @@ std::vector<BadInput> attention() {
       {"full_attention_of_unequal_lengths",
        [](Graph& g) { g.full_attention(g.input("q", {5, 4}), g.input("k", {6, 4}), g.input("v", {6, 4}), 1, 1, 4); },
        R"(full_attention "full_attention_0": q and k must have equally many rows unless it is cross-attention, got 5 and 6)"},
-      {"window_of_full_attention", [](Graph& g) { attend(g, {5, 4}, {5, 4}, {5, 4}, 1, 1, 4, windowed(3)); },
+      {"window_of_full_attention", [](Graph& g) { attend(g, {5, 4}, {5, 4}, {5, 4}, 1, 1, 4, {.window = 3}); },
        R"(multi_head_attn "attn": a window needs a causal mask, got a full one)"},
-      {"negative_window", [](Graph& g) { attend(g, {5, 4}, {5, 4}, {5, 4}, 1, 1, 4, windowed(-1)); },
+      {"negative_window", [](Graph& g) { attend(g, {5, 4}, {5, 4}, {5, 4}, 1, 1, 4, {.window = -1}); },
        R"(multi_head_attn "attn": window must not be negative, got -1)"},
       {"window_mask_without_window",
-       [](Graph& g) { attend(g, {5, 4}, {5, 4}, {5, 4}, 1, 1, 4, masked(Mask::Kind::window)); },
+       [](Graph& g) { attend(g, {5, 4}, {5, 4}, {5, 4}, 1, 1, 4, {.mask = Mask::Kind::window}); },
        R"(multi_head_attn "attn": a window mask needs a window of at least 1, got 0)"},
-      {"uniform_length", [](Graph& g) { attend(g, {6, 4}, {6, 4}, {6, 4}, 1, 1, 4, uniform(4, 3)); },
+      {"uniform_length", [](Graph& g) { attend(g, {6, 4}, {6, 4}, {6, 4}, 1, 1, 4, {.segments = Segments::uniform(4, 3)}); },
        R"(multi_head_attn "attn": q must be a multiple of the segment length, got 6 rows and length 4)"},
-      {"uniform_counts", [](Graph& g) { attend(g, {6, 4}, {6, 4}, {6, 4}, 1, 1, 4, uniform(3, 2)); },
+      {"uniform_counts", [](Graph& g) { attend(g, {6, 4}, {6, 4}, {6, 4}, 1, 1, 4, {.segments = Segments::uniform(3, 2)}); },
        R"(multi_head_attn "attn": q and k must hold equally many segments, got 2 and 3)"},
       {"packed_counts", [](Graph& g) { attend(g, {6, 4}, {6, 4}, {6, 4}, 1, 1, 4, packed(g, {3}, {4})); },
        R"(multi_head_attn "attn": q and kv segment offsets differ, got u32[3] and u32[4])"},

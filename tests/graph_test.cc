@@ -10,19 +10,6 @@
 namespace graft {
 namespace {
 
-AttentionOptions masked(Mask::Kind mask) {
-  AttentionOptions options;
-  options.mask = mask;
-  return options;
-}
-
-AttentionOptions windowed(std::int64_t window, const Segments& segments = {}) {
-  AttentionOptions options;
-  options.window = window;
-  options.segments = segments;
-  return options;
-}
-
 void expect_error(const std::function<void()>& act, const std::string& message) {
   try {
     act();
@@ -126,7 +113,7 @@ Graph small() {
   Graph g(3);
   const Value x = g.input("x", {4, 8}), labels = g.input_u32("labels", {4});
   const Value w = g.parameter("head.weight", {8, 5}, Init::normal(0.0, 0.02));
-  const Value attn = g.causal_attention(x, x, x, 4, 4, 2, windowed(3, Segments::uniform(2)));
+  const Value attn = g.causal_attention(x, x, x, 4, 4, 2, {.window = 3, .segments = Segments::uniform(2)});
   const Value h = g.add(x, g.dropout(g.scale(attn, 0.5), 0.1));
   const CrossEntropyResult loss = g.cross_entropy_with(g.matmul(h, w), labels, {Reduction::sum, 0.1, 7}, "loss");
   const Graph::Scope scope(g, "metrics");
@@ -218,8 +205,8 @@ TEST(GraphMasks, AttentionOfEachKindRecordsItsMask) {
   EXPECT_EQ(mask(g.cross_attention(q, k, k, 2, 2, 3)), (Mask{Mask::Kind::full, 0}));
   EXPECT_EQ(mask(g.multi_head_attn(q, k, k, 2, 2, 3, false)), (Mask{Mask::Kind::causal, 0}));
   EXPECT_EQ(mask(g.multi_head_attn(q, k, k, 2, 2, 3, true)), (Mask{Mask::Kind::full, 0}));
-  EXPECT_EQ(mask(g.multi_head_attn(q, k, k, 2, 2, 3, true, masked(Mask::Kind::causal))), (Mask{Mask::Kind::causal, 0}));
-  EXPECT_EQ(mask(g.causal_attention(q, k, k, 2, 2, 3, windowed(2))), (Mask{Mask::Kind::window, 2}));
+  EXPECT_EQ(mask(g.multi_head_attn(q, k, k, 2, 2, 3, true, {.mask = Mask::Kind::causal})), (Mask{Mask::Kind::causal, 0}));
+  EXPECT_EQ(mask(g.causal_attention(q, k, k, 2, 2, 3, {.window = 2})), (Mask{Mask::Kind::window, 2}));
 }
 
 }  // namespace
