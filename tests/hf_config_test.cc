@@ -247,6 +247,9 @@ TEST(HfConfig, WhatGraftCannotComputeIsRefused) {
     return refused(json, [&](Json& j) { j[name] = value; });
   };
   EXPECT_EQ(key("hidden_act", "gelu"), R"(c: key "hidden_act" is "gelu", must be "silu")");
+  EXPECT_EQ(key("max_position_embeddings", "2k"),
+            R"(c: key "max_position_embeddings" is "2k", must be a whole number from 1 to 16777216)");
+  EXPECT_EQ(key("max_position_embeddings", nullptr), "no error");
   EXPECT_EQ(key("quantization_config", {{"quant_method", "gptq"}}),
             R"(c: key "quantization_config" is {"quant_method":"gptq"}, is not supported)");
   EXPECT_EQ(key("attn_logit_softcapping", 50.0), R"(c: key "attn_logit_softcapping" is 50.0, is not supported)");

@@ -383,6 +383,13 @@ TEST(Tokenizer, WhatIsNotUnderstoodIsRefusedByName) {
     EXPECT_EQ(message.substr(0, 20 + c.message.size()), "tokenizer \"t.json\": " + c.message) << c.instead;
   }
   EXPECT_EQ(message_of([] { Tokenizer::from_json("[]"); }), "tokenizer \"tokenizer.json\": must be a JSON object, got []");
+  // Not as deep as the machine's stack: 32 levels, not counting what is quoted.
+  const auto nested = [](std::size_t levels) { return std::string(levels, '[') + R"("]\"[[")" + std::string(levels, ']'); };
+  EXPECT_EQ(message_of([&] { Tokenizer::from_json(nested(32)); }).substr(0, 59),
+            "tokenizer \"tokenizer.json\": must be a JSON object, got [[[[");
+  for (const std::size_t levels : {33, 1'000'000})
+    EXPECT_EQ(message_of([&] { Tokenizer::from_json(nested(levels)); }), "tokenizer \"tokenizer.json\": nests deeper than 32");
+  EXPECT_EQ(message_of([&] { Tokenizer::from_json("{" + nested(32) + "}"); }), "tokenizer \"tokenizer.json\": nests deeper than 32");
   const Tokenizer letters = Tokenizer::characters_of("ab");
   for (const auto& [part, instead, message] : std::vector<Refusal>{
            {R"([\\s\\S])", R"(\\S)", R"(pre_tokenizer.pattern is {"Regex":"\\S"}, only [\s\S] is understood with WordLevel)"},

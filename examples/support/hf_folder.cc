@@ -63,7 +63,7 @@ std::vector<std::uint32_t> stop_tokens(const fs::path& folder) {
 std::int64_t max_positions(const hf::Config& config) {
   const nlohmann::json json = nlohmann::json::parse(config.json());
   for (const char* key : {"n_positions", "max_position_embeddings"})
-    if (json.contains(key)) return json[key].get<std::int64_t>();
+    if (const auto found = json.find(key); found != json.end() && !found->is_null()) return found->get<std::int64_t>();
   return 2048;
 }
 

@@ -144,6 +144,7 @@ nn::LlamaConfig read_llama(const Keys& keys, const std::string& type) {
   model.num_kv_heads = keys.size("num_key_value_heads", keys.has("num_key_value_heads") ? model.num_heads : kv_heads);
   const std::int64_t window = keys.has("sliding_window") ? 0 : 4096;
   model.head_dim = keys.size("head_dim", 0);
+  keys.size("max_position_embeddings", 2048);  // for others
   model.norm_eps = keys.number("rms_norm_eps", 1e-6);
   model.tie_embeddings = keys.flag("tie_word_embeddings", false);
   read_rope(keys, model);

@@ -292,9 +292,26 @@ class SpecReader {
   std::unordered_map<std::string, std::uint32_t> id_of_;
 };
 
+/// What reads or shows a document goes as deep as it is.
+void check_depth(std::string_view text, const std::string& name) {
+  constexpr std::size_t kDeepest = 32;
+  std::size_t depth = 0;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '"') quoted = !quoted;
+    if (quoted && c == '\\') ++i;
+    if (quoted) continue;
+    if ((c == '[' || c == '{') && ++depth > kDeepest)
+      throw Error("tokenizer \"" + name + "\": nests deeper than " + std::to_string(kDeepest));
+    if ((c == ']' || c == '}') && depth > 0) --depth;
+  }
+}
+
 }  // namespace
 
 Spec read_spec(std::string_view text, const std::string& name) {
+  check_depth(text, name);
   json document;
   try {
     document = json::parse(text);

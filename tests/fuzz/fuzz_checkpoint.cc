@@ -1,4 +1,3 @@
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include "graft/error.h"
 #include "src/io/content_hash.h"
 #include "src/io/seal.h"
+#include "tests/fuzz/file_in_memory.h"
 #include "tests/fuzz/targets.h"
 
 namespace graft::fuzz {
@@ -19,19 +19,8 @@ namespace {
 
 using Bytes = std::vector<std::byte>;
 
-/// A file in memory, and its name.
-struct File {
-  int descriptor = ::memfd_create("checkpoint", MFD_CLOEXEC);
-  std::string name = "/proc/self/fd/" + std::to_string(descriptor);
-  void set(std::span<const std::byte> bytes) const {
-    GRAFT_ASSERT(::ftruncate(descriptor, 0) == 0);
-    GRAFT_ASSERT(::pwrite(descriptor, bytes.data(), bytes.size(), 0) == static_cast<ssize_t>(bytes.size()));
-  }
-  ~File() { ::close(descriptor); }
-};
-
 void load(std::span<const std::byte> bytes) {
-  static const File file;
+  static const FileInMemory file;
   file.set(bytes);
   try {
     const Checkpoint checkpoint = read_checkpoint(file.name);

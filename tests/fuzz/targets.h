@@ -9,7 +9,9 @@
 #define GRAFT_FUZZ_TARGETS(TARGET) \
   TARGET(checkpoint, 2'000)      \
   TARGET(hf_config, 10'000)      \
+  TARGET(pattern, 5'000)         \
   TARGET(safetensors, 20'000)    \
+  TARGET(token_file, 5'000)      \
   TARGET(tokenizer, 300)
 
 namespace graft::fuzz {
