@@ -200,18 +200,18 @@ std::string svg_chart(const Json& results) {
        "fill=\"#666\"");
   double y = kTop;
   const double unit = (kWidth - kLeft - kRight) / most;
+  svg += "<line x1=\"" + at(kLeft + unit) + "\" y1=\"" + at(kTop - 4) + "\" x2=\"" + at(kLeft + unit) + "\" y2=\"" +
+         at(height - kGap - 12) + "\" stroke=\"#888\" stroke-dasharray=\"3 3\"/>\n";
   for (const auto& [name, bars] : groups) {
     text(16, y + static_cast<double>(bars.size()) * kBar / 2 + 5, name, "font-size=\"16\" font-weight=\"bold\" fill=\"#222\"");
     for (const Bar& bar : bars) {
       text(kLeft - 8, y + 13, bar.label, "text-anchor=\"end\" fill=\"#222\"");
       svg += "<rect x=\"" + at(kLeft) + "\" y=\"" + at(y + 2) + "\" width=\"" + at(bar.speed * unit) + "\" height=\"" +
              at(kBar - 4) + "\" fill=\"" + (bar.ours ? "#1f77b4" : "#c7c7c7") + "\"/>\n";
-      text(kLeft + bar.speed * unit + 6, y + 13, times(bar.speed), "fill=\"#222\"");
+      text(kLeft + bar.speed * unit + 6, y + 13, times(bar.speed), "fill=\"#222\" stroke=\"white\" stroke-width=\"4\" paint-order=\"stroke\"");
       y += kBar;
     }
     y += kGap;
   }
-  svg += "<line x1=\"" + at(kLeft + unit) + "\" y1=\"" + at(kTop - 4) + "\" x2=\"" + at(kLeft + unit) + "\" y2=\"" +
-         at(y - kGap + 4) + "\" stroke=\"#888\" stroke-dasharray=\"3 3\"/>\n";
   return svg + "</svg>\n";
 }

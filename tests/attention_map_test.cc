@@ -324,9 +324,15 @@ TEST(AttentionMap, TheSvgShowsMapsSideBySide) {
     EXPECT_LE(images[i].number("y") + images[i].number("height"), svg[0].number("height") - 40);
   }
   EXPECT_EQ(images[0].number("y"), images[3].number("y"));
-  std::vector<Element> scale;  // sixty steps from white to dark, side by side below the maps
-  for (const Element& e : elements(svg, "rect", "width", "2.20")) scale.push_back(e);
-  ASSERT_EQ(scale.size(), 60u);
+  // Sixty steps from white to dark below the maps, each as far as the frame's end.
+  std::vector<Element> scale;
+  const auto frames = elements(svg, "rect", "fill", "none");
+  for (const Element& e : elements(svg, "rect", "y", frames.back().attributes.at("y")))
+    if (e.attributes.at("fill") != "none") scale.push_back(e);
+  ASSERT_EQ(scale.size(), 61u);  // and the colour of what is hidden
+  scale.pop_back();
+  for (const Element& e : scale)
+    EXPECT_NEAR(e.number("x") + e.number("width"), frames.back().number("x") + frames.back().number("width"), 0.01);
   EXPECT_EQ(scale.front().attributes.at("fill"), "#ffffff");
   EXPECT_EQ(scale.back().attributes.at("fill"), "#0a1034");
   EXPECT_NEAR(scale.back().number("x") - scale.front().number("x"), 118, 0.01);

@@ -31,7 +31,7 @@ GRAFT_INLINE Vec exp(Vec x) {
   return times_power_of_two(p, n);
 }
 
-/// exp for −∞ ≤ x ≤ 88, as softmax needs it: less to do than exp; the bound is 2 + |x|/16 ulp.
+/// exp for −∞ ≤ x ≤ 88, as softmax needs it: less to do than exp; the bound is 2 + |x|/16 ulp, 2 + |x|/2 where a fused multiply-add is not one.
 GRAFT_INLINE Vec exp_nonpositive(Vec x) {
   constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f, kRound = 12582912.0f;  // 1.5·2²³
   x = max(broadcast(-105.0f), x);

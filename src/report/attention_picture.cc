@@ -196,7 +196,9 @@ std::string attention_svg(const std::vector<AttentionMap>& maps, std::string_vie
   double x = 20 + widest;
   svg.text(x, height, "weight, on a root scale:  0", "font-size=\"10\" fill=\"#777\"");
   x += text_width("weight, on a root scale:  0", 10) + 6;
-  for (int i = 0; i < 60; ++i) svg.rect(x + 2 * i, height - 8, 2.2, 8, "fill=\"" + hex(heat(i / 59.0)) + "\"");
+  // Each reaches to the end: no seams.
+  for (int i = 0; i < 60; ++i) svg.rect(x + 2 * i, height - 8, 120 - 2 * i, 8, "fill=\"" + hex(heat(i / 59.0)) + "\"");
+  svg.rect(x, height - 8, 120, 8, "fill=\"none\" stroke=\"#999\" stroke-width=\"0.5\"");
   svg.text(x + 126, height, "largest of the map", "font-size=\"10\" fill=\"#777\"");
   x += 126 + text_width("largest of the map", 10) + 18;
   svg.rect(x, height - 8, 8, 8, "fill=\"" + hex(kHidden) + "\"");
@@ -263,8 +265,8 @@ std::string heat_map_svg(const HeatMap& map) {
   }
   svg.text((left + right) / 2, bottom + 34, map.x_label, "text-anchor=\"middle\"");
   const double bar = right + 22, span = bottom - kTop;
-  for (int i = 0; i < 80; ++i)
-    svg.rect(bar, bottom - span * (i + 1) / 80, 12, span / 80 + 0.3, "fill=\"" + hex(heat(0.06 + 0.9 * i / 79)) + "\"");
+  for (int i = 79; i >= 0; --i)
+    svg.rect(bar, bottom - span * (i + 1) / 80, 12, span * (i + 1) / 80, "fill=\"" + hex(heat(0.06 + 0.9 * i / 79)) + "\"");
   for (double power = std::ceil(std::log10(low)); std::pow(10, power) <= high; ++power)
     svg.text(bar + 17, bottom - span * place(std::pow(10, power)) + 4, short_number(std::pow(10, power)), "font-size=\"10\"");
   svg.text(bar + 6, kTop - 8, map.value_label, "font-size=\"10\" text-anchor=\"middle\" fill=\"#777\"");
