@@ -437,5 +437,21 @@ TEST(HeatMap, ManyStepsAreThinnedToWhatCanBeSeen) {
   EXPECT_NEAR(end, 750, 0.02);
 }
 
+TEST(HeatMap, RoundStepsAreNamedAsFarApartAsTheyFit) {
+  const auto named = [](int count, int first, int apart) {
+    HeatMap map{.rows = {"one"}};
+    for (int i = 0; i < count; ++i) map.x.push_back(first + apart * i), map.columns.push_back({1});
+    std::string all;
+    for (const Element& e : elements(parse_xml(heat_map_svg(map)), "text", "text-anchor", "middle"))
+      if (!e.text.empty() && e.text.find_first_not_of("0123456789") == std::string::npos) all += e.text + " ";
+    return all;
+  };
+  EXPECT_EQ(named(12, 5, 5), "10 20 30 40 50 60 ");
+  EXPECT_EQ(named(70, 10, 10), "100 200 300 400 500 600 700 ");
+  EXPECT_EQ(named(1000, 0, 1), "0 200 400 600 800 ");
+  EXPECT_EQ(named(3, 7, 7), "7 14 21 ");
+  EXPECT_EQ(named(1, 9, 0), "9 ");
+}
+
 }  // namespace
 }  // namespace graft::report

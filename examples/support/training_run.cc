@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -243,7 +244,7 @@ void TrainingRun::draw(const std::string& unit, const Trainee& trainee, const To
     loss.xy.emplace_back(row[0], row[1]);
     if (!std::isnan(row[2])) validated.xy.emplace_back(row[0], row[2]);
   }
-  smooth.xy = smoothed(loss.xy);
+  smooth.xy = smoothed(loss.xy, std::clamp(1.0 - 30.0 / static_cast<double>(loss.xy.size()), 0.0, 0.95));  // a short run is not flattened
   loss.name.clear();
   write_chart_svg(options_.out / "loss.svg", "Loss (nats a " + unit + ")", "step", "cross-entropy", {loss, smooth, validated});
   watching_.finish();

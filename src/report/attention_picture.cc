@@ -256,12 +256,13 @@ std::string heat_map_svg(const HeatMap& map) {
   }
   svg.rect(left, kTop, right - left, bottom - kTop, "fill=\"none\" stroke=\"#999\"");
   if (!map.x.empty()) {
-    const std::size_t ticks = std::min<std::size_t>(8, map.x.size());
-    for (std::size_t t = 0; t < ticks; ++t) {
-      const std::size_t c = ticks == 1 ? 0 : t * (map.x.size() - 1) / (ticks - 1);
-      svg.text(left + column * (static_cast<double>(c) + 0.5), bottom + 16, number(map.x[c], 0),
-               "text-anchor=\"middle\" font-size=\"11\"");
-    }
+    const auto count = static_cast<double>(map.x.size());
+    const double apart = map.x.size() > 1 ? (map.x.back() - map.x.front()) / (count - 1) : 1,
+                 tick = apart * std::max(1.0, tick_step(count, 8));
+    for (std::size_t c = 0; c < map.x.size(); ++c)
+      if (map.x.size() == 1 || std::abs(std::remainder(map.x[c], tick)) < apart / 2)
+        svg.text(left + column * (static_cast<double>(c) + 0.5), bottom + 16, number(map.x[c], 0),
+                 "text-anchor=\"middle\" font-size=\"11\"");
   }
   svg.text((left + right) / 2, bottom + 34, map.x_label, "text-anchor=\"middle\"");
   const double bar = right + 22, span = bottom - kTop;
