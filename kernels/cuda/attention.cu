@@ -112,8 +112,9 @@ __device__ __forceinline__ void multiply(typename Tiles<kDim>::Scores& scores, c
   }
 }
 
-/// results += weights·rows of two tiles in shared memory, of `rows` the first `count`; the weights of four at a time must be there.
-template <int kDim>
+/// results += weights·rows of two tiles in shared memory, of `rows` the first `count`; the weights of four at a time must be there. If kMasked, a row of weight 0 is left out for
+/// that result: it may be hidden, and hold infinity or NaN.
+template <int kDim, bool kMasked>
 __device__ __forceinline__ void accumulate(typename Tiles<kDim>::Results& results, const float* weights, const float* rows,
                                            int count, int head_dim) {
   constexpr int kEach = Tiles<kDim>::kEach, kParts = Tiles<kDim>::kParts, kPitch = Tiles<kDim>::kWeightPitch;
@@ -130,12 +131,21 @@ __device__ __forceinline__ void accumulate(typename Tiles<kDim>::Results& result
         if (column >= head_dim) continue;
         const auto right = load_pack<4>(rows + (j + k) * pitch + column);
 #pragma unroll
-        for (int i = 0; i < kEach; ++i)
+        for (int i = 0; i < kEach; ++i) {
+          if (kMasked && left[i].at[k] == 0.0f) continue;
 #pragma unroll
           for (int e = 0; e < 4; ++e) results[i][c].at[e] += left[i].at[k] * right.at[e];
+        }
       }
     }
   }
+}
+
+template <int kDim>
+__device__ __forceinline__ void accumulate(typename Tiles<kDim>::Results& results, const float* weights, const float* rows,
+                                           int count, int head_dim, bool masked) {
+  masked ? accumulate<kDim, true>(results, weights, rows, count, head_dim)
+         : accumulate<kDim, false>(results, weights, rows, count, head_dim);
 }
 
 /// Over the 8 threads of a row.
@@ -228,7 +238,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     store_weights<kDim>(weights, scores);
     __syncwarp();
-    accumulate<kDim>(results, weights, values, count, p.head_dim);
+    accumulate<kDim>(results, weights, values, count, p.head_dim, !all_visible(p, s, tile.rows, {begin, begin + count}));
   }
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
@@ -292,7 +302,7 @@ __global__ void __launch_bounds__(kThreads) attention_grad_q_kernel(AttentionPro
     }
     store_weights<kDim>(weights, grads);
     __syncwarp();
-    accumulate<kDim>(results, weights, keys, count, p.head_dim);
+    accumulate<kDim>(results, weights, keys, count, p.head_dim, !all_visible(p, s, tile.rows, {begin, begin + count}));
   }
   store_results<kDim>(results, g.dq + q_at, here, p.q_cols(), p.head_dim, [&](int) { return p.scale; });
 }
@@ -346,8 +356,9 @@ __global__ void __launch_bounds__(kThreads) attention_grad_kv_kernel(AttentionPr
       store_weights<kDim>(weights, scores);
       store_weights<kDim>(grad_weights, grads);
       __syncwarp();
-      accumulate<kDim>(dv, weights, douts, count, p.head_dim);
-      accumulate<kDim>(dk, grad_weights, queries, count, p.head_dim);
+      const bool masked = !all_visible(p, s, {begin, begin + count}, tile.rows);
+      accumulate<kDim>(dv, weights, douts, count, p.head_dim, masked);
+      accumulate<kDim>(dk, grad_weights, queries, count, p.head_dim, masked);
     }
   }
   if (g.dk != nullptr) store_results<kDim>(dk, g.dk + kv_at, here, p.kv_cols(), p.head_dim, [&](int) { return p.scale; });

@@ -118,8 +118,8 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(DecodeProblem p, const
 #pragma unroll
       for (int e = 0; e < kEach; ++e) score += query[m][e] * key_row[e];
       for (int step = p.lanes / 2; step > 0; step /= 2) score += __shfl_xor_sync(kFullWarp, score, step);
-      const bool seen = key < end && key <= place(m) && (p.window == 0 || key > place(m) - p.window);
-      score = seen ? score * p.scale : -INFINITY;
+      if (key >= end || key > place(m) || (p.window > 0 && key <= place(m) - p.window)) continue;  // its values may be infinite or NaN
+      score *= p.scale;
       const float top = fmaxf(maxima[m], score), shift = top == -INFINITY ? 0.0f : top;
       const float factor = weight_of(maxima[m] - shift), weight = weight_of(score - shift);
       maxima[m] = top;

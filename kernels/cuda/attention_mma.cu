@@ -28,15 +28,16 @@ __device__ __forceinline__ float over_row(float x, Combine&& combine) {
   return combine(x, __shfl_xor_sync(kFullWarp, x, 2));
 }
 
-/// out and lse of one tile of queries of one head; both may be null. Head dimensions up to kDim, multiples of 8.
-template <int kDim>
-__global__ void __launch_bounds__(kThreads) attention_mma_kernel(AttentionProblem p, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse) {
+/// out and lse of one tile of queries of one head; both may be null. Head dimensions up to kDim, multiples of 8. Returns true, with nothing written, if what the mask hides may have
+/// come into it; does not if kCareful.
+template <int kDim, bool kCareful>
+__device__ __forceinline__ bool attend(const AttentionProblem& p, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse) {
   static_assert(kDim == 64 || kDim == 128);
   constexpr int kKeys = kKeysOf<kDim>;
   const auto [tile, head] = block_tile(p, Side::queries, kQueries);
   const Sequence& s = tile.sequence;
   const int here = tile.rows.count(), kv_head = head / p.group();
-  if (here <= 0) return;
+  if (here <= 0) return false;
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
   bf16* queries = shared_memory<bf16>();
   bf16* keys = queries + kQueries * kDim;    // two tiles
@@ -147,16 +148,22 @@ __global__ void __launch_bounds__(kThreads) attention_mma_kernel(AttentionProble
         for (int step = 0; step < kKeys / 16; ++step) {
           std::uint32_t right[2][2];
           right_operands<kDim>(right, tile_values, step * 16, n);
+          if constexpr (kCareful) keep_finite(right);
 #pragma unroll
           for (int i = 0; i < kStrips; ++i) {
             ptx::mma_m16n8k16(results[i][2 * n], weights[step][i], right[0]);
             ptx::mma_m16n8k16(results[i][2 * n + 1], weights[step][i], right[1]);
           }
         }
+      if constexpr (kCareful) {
+        add_not_finite<kDim, kKeys>(results, tile_values,
+                                    [&](int i, int e, int row) { return visible(p, s, own_queries.first + i * 16 + e / 2 * 8 + g, begin + row); });
+      }
     }
   }
   ptx::cp_async_wait<0>();
-  __syncthreads();  // without keys, nothing has waited for the queries, in whose place the results go out
+  // Without keys, nothing has waited for the queries, in whose place the results go out.
+  if (__syncthreads_or(!kCareful && !p.full && has_nan(results))) return true;
 
 #pragma unroll
   for (int i = 0; i < kStrips; ++i) {
@@ -173,6 +180,18 @@ __global__ void __launch_bounds__(kThreads) attention_mma_kernel(AttentionProble
     if (out != nullptr)
       store_rows<kDim>(results[i], factors[0], factors[1], queries + first * kDim, out + q_at + first * p.q_cols(), p.q_cols(), here - first, p.head_dim);
   }
+  return false;
+}
+
+/// A function of its own, so that it takes no registers from what runs each time.
+template <int kDim>
+[[gnu::noinline]] __device__ void attend_again(AttentionProblem p, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse) {
+  attend<kDim, true>(p, q, k, v, out, lse);
+}
+
+template <int kDim>
+__global__ void __launch_bounds__(kThreads) attention_mma_kernel(AttentionProblem p, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse) {
+  if (attend<kDim, false>(p, q, k, v, out, lse)) attend_again<kDim>(p, q, k, v, out, lse);
 }
 
 }  // namespace

@@ -39,16 +39,16 @@ template <int kStrips, int kColumns>
 struct Results {
   float at[kStrips][kColumns / 8][4] = {};
 
-  /// Scores of which seen(strip, result, element) is not true become −∞.
+  /// Those of which seen(strip, result, element) is not true become `hidden`.
   template <class Seen>
-  __device__ __forceinline__ void keep(Seen&& seen) {
+  __device__ __forceinline__ void keep(float hidden, Seen&& seen) {
 #pragma unroll
     for (int i = 0; i < kStrips; ++i)
 #pragma unroll
       for (int n = 0; n < kColumns / 8; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e)
-          if (!seen(i, n, e)) at[i][n][e] = -INFINITY;
+          if (!seen(i, n, e)) at[i][n][e] = hidden;
   }
 };
 
@@ -74,8 +74,8 @@ __device__ __forceinline__ void multiply(Results<kStrips, kColumns>& results, bf
   }
 }
 
-/// results += weights·passing, the weights rounded to bf16.
-template <int kDim, int kStrips, int kColumns>
+/// results += weights·passing, the weights rounded to bf16; if kCareful, of what is finite in `passing`.
+template <int kDim, bool kCareful, int kStrips, int kColumns>
 __device__ __forceinline__ void accumulate(Results<kStrips, kDim>& results, const Results<kStrips, kColumns>& weights,
                                            bf16* passing) {
 #pragma unroll
@@ -87,6 +87,7 @@ __device__ __forceinline__ void accumulate(Results<kStrips, kDim>& results, cons
     for (int step = 0; step < kDim / 16; ++step) {
       std::uint32_t right[2][2];
       right_operands<kDim>(right, passing, j * 16, step);
+      if constexpr (kCareful) keep_finite(right);
 #pragma unroll
       for (int i = 0; i < kStrips; ++i) {
         ptx::mma_m16n8k16(results.at[i][2 * step], left[i], right[0]);
@@ -103,15 +104,17 @@ __device__ __forceinline__ int column_of(int lane, int n, int e) { return 8 * n 
 /// What is taken from scores in powers of 2; of a row that sees nothing +∞, so that its weights are 0 and not exp(−∞ + ∞).
 __device__ __forceinline__ float exponent_of(float lse) { return lse == -INFINITY ? INFINITY : lse * kLog2E; }
 
+// The two functions for gradients return true, with nothing written, if what the mask hides may have come into them; they do not if kCareful.
+
 /// dq of one tile of queries of one head. Shared memory: queries and dout [kOwn, kDim], of which a warp has its own rows; keys and values [2, kPassing, kDim] each.
-template <int kDim>
-__global__ void __launch_bounds__(kThreads) attention_mma_grad_q_kernel(AttentionProblem p, GradientTensors<bf16> tensors) {
+template <int kDim, bool kCareful>
+__device__ __forceinline__ bool query_gradients(const AttentionProblem& p, const GradientTensors<bf16>& tensors) {
   using Shape = QueryShape<kDim>;
   constexpr int kStrips = Shape::kStrips, kPassing = Shape::kPassing, kTile = kPassing * kDim;
   const auto [tile, head] = block_tile(p, Side::queries, Shape::kOwn);
   const Sequence& s = tile.sequence;
   const int here = tile.rows.count(), kv_head = head / p.group();
-  if (here <= 0) return;
+  if (here <= 0) return false;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, own = static_cast<int>(threadIdx.x) / kWarp * kStrips * 16;
   bf16 *queries = shared_memory<bf16>(), *douts = queries + Shape::kOwn * kDim, *keys = douts + Shape::kOwn * kDim,
        *values = keys + 2 * kTile;
@@ -151,12 +154,11 @@ __global__ void __launch_bounds__(kThreads) attention_mma_grad_q_kernel(Attentio
     Results<kStrips, kPassing> scores, grads;
     multiply<kDim>(grads, douts, own, values + stage * kTile);
     multiply<kDim>(scores, queries, own, keys + stage * kTile);
-    if (passing.last > all.last || !all_visible(p, s, own_queries, passing)) {
-      scores.keep([&](int i, int n, int e) {
-        const int key = passing.first + column_of(lane, n, e);
-        return key < all.last && visible(p, s, own_queries.first + row_of(lane, i, e), key);
-      });
-    }
+    const auto seen = [&](int i, int n, int e) {
+      const int key = passing.first + column_of(lane, n, e);
+      return key < all.last && visible(p, s, own_queries.first + row_of(lane, i, e), key);
+    };
+    if (passing.last > all.last || !all_visible(p, s, own_queries, passing)) scores.keep(-INFINITY, seen);
 #pragma unroll
     for (int i = 0; i < kStrips; ++i)
 #pragma unroll
@@ -166,28 +168,35 @@ __global__ void __launch_bounds__(kThreads) attention_mma_grad_q_kernel(Attentio
           const int row = own + row_of(lane, i, e);
           grads.at[i][n][e] = exp2f(scores.at[i][n][e] * scale - lse[row]) * (grads.at[i][n][e] - delta[row]);
         }
-    accumulate<kDim>(dq, grads, keys + stage * kTile);
+    if constexpr (kCareful) {
+      grads.keep(0.0f, seen);
+      add_not_finite<kDim, kPassing>(dq.at, keys + stage * kTile, [&](int i, int e, int row) {
+        return visible(p, s, own_queries.first + row_of(lane, i, e), passing.first + row);
+      });
+    }
+    accumulate<kDim, kCareful>(dq, grads, keys + stage * kTile);
   }
   ptx::cp_async_wait<0>();
-  __syncthreads();  // without keys, nothing has waited for the queries
+  if (__syncthreads_or(!kCareful && !p.full && has_nan(dq.at))) return true;  // and without keys, nothing has waited for the queries
 #pragma unroll
   for (int i = 0; i < kStrips; ++i) {
     const int row = own + i * 16;
     store_rows<kDim>(dq.at[i], p.scale, p.scale, queries + row * kDim, tensors.dq + q_at + row * p.q_cols(), p.q_cols(), here - row,
                      p.head_dim);
   }
+  return false;
 }
 
 /// dk and dv of one tile of keys of one kv head, summed over the query heads that read it and over the tiles of queries, in that order; dk or dv may be null. Shared memory:
 /// keys and values [kOwn, kDim], of which a warp has its own rows; queries and dout [2, kPassing, kDim] each; lse and delta [2, 2, kPassing].
-template <int kDim>
-__global__ void __launch_bounds__(kThreads) attention_mma_grad_kv_kernel(AttentionProblem p, GradientTensors<bf16> tensors) {
+template <int kDim, bool kCareful>
+__device__ __forceinline__ bool key_gradients(const AttentionProblem& p, const GradientTensors<bf16>& tensors) {
   using Shape = KeyShape<kDim>;
   constexpr int kStrips = Shape::kStrips, kPassing = Shape::kPassing, kStep = Shape::kStep, kTile = kPassing * kDim;
   const auto [tile, kv_head] = block_tile(p, Side::keys, Shape::kOwn);
   const Sequence& s = tile.sequence;
   const int here = tile.rows.count(), thread = static_cast<int>(threadIdx.x);
-  if (here <= 0) return;
+  if (here <= 0) return false;
   const int lane = thread % kWarp, own = thread / kWarp * kStrips * 16;
   bf16 *keys = shared_memory<bf16>(), *values = keys + Shape::kOwn * kDim, *queries = values + Shape::kOwn * kDim,
        *douts = queries + 2 * kTile;
@@ -245,12 +254,11 @@ __global__ void __launch_bounds__(kThreads) attention_mma_grad_kv_kernel(Attenti
       Results<kStrips, kStep> weights, grads;
       multiply<kDim>(grads, values, own, part_douts);
       multiply<kDim>(weights, keys, own, part_queries);
-      if (rows.last > all.last || !all_visible(p, s, rows, own_keys)) {
-        weights.keep([&](int i, int n, int e) {
-          const int query = rows.first + column_of(lane, n, e);
-          return query < all.last && visible(p, s, query, own_keys.first + row_of(lane, i, e));
-        });
-      }
+      const auto seen = [&](int i, int n, int e) {
+        const int query = rows.first + column_of(lane, n, e);
+        return query < all.last && visible(p, s, query, own_keys.first + row_of(lane, i, e));
+      };
+      if (rows.last > all.last || !all_visible(p, s, rows, own_keys)) weights.keep(-INFINITY, seen);
 #pragma unroll
       for (int n = 0; n < kStep / 8; ++n) {
         const auto lses = load_pack<2>(lse + column_of(lane, n, 0)), deltas = load_pack<2>(delta + column_of(lane, n, 0));
@@ -262,13 +270,20 @@ __global__ void __launch_bounds__(kThreads) attention_mma_grad_kv_kernel(Attenti
             grads.at[i][n][e] = weights.at[i][n][e] * (grads.at[i][n][e] - deltas.at[e % 2]);
           }
       }
-      if (tensors.dv != nullptr) accumulate<kDim>(dv, weights, part_douts);
-      if (tensors.dk != nullptr) accumulate<kDim>(dk, grads, part_queries);
+      if constexpr (kCareful) {
+        weights.keep(0.0f, seen);
+        grads.keep(0.0f, seen);
+        const auto row_seen = [&](int i, int e, int row) { return visible(p, s, rows.first + row, own_keys.first + row_of(lane, i, e)); };
+        if (tensors.dv != nullptr) add_not_finite<kDim, kStep>(dv.at, part_douts, row_seen);
+        if (tensors.dk != nullptr) add_not_finite<kDim, kStep>(dk.at, part_queries, row_seen);
+      }
+      if (tensors.dv != nullptr) accumulate<kDim, kCareful>(dv, weights, part_douts);
+      if (tensors.dk != nullptr) accumulate<kDim, kCareful>(dk, grads, part_queries);
     }
     if (head < last_head) store_statistic(next, stage ^ 1);
   }
   ptx::cp_async_wait<0>();
-  __syncthreads();
+  if (__syncthreads_or(!kCareful && !p.full && (has_nan(dk.at) || has_nan(dv.at)))) return true;
 #pragma unroll
   for (int i = 0; i < kStrips; ++i) {
     const int row = own + i * 16;
@@ -278,6 +293,26 @@ __global__ void __launch_bounds__(kThreads) attention_mma_grad_kv_kernel(Attenti
     if (tensors.dv != nullptr)
       store_rows<kDim>(dv.at[i], 1.0f, 1.0f, values + row * kDim, tensors.dv + at, p.kv_cols(), here - row, p.head_dim);
   }
+  return false;
+}
+
+// Functions of their own, so that they take no registers from what runs each time.
+template <int kDim>
+[[gnu::noinline]] __device__ void query_gradients_again(AttentionProblem p, GradientTensors<bf16> tensors) {
+  query_gradients<kDim, true>(p, tensors);
+}
+template <int kDim>
+[[gnu::noinline]] __device__ void key_gradients_again(AttentionProblem p, GradientTensors<bf16> tensors) {
+  key_gradients<kDim, true>(p, tensors);
+}
+
+template <int kDim>
+__global__ void __launch_bounds__(kThreads) attention_mma_grad_q_kernel(AttentionProblem p, GradientTensors<bf16> tensors) {
+  if (query_gradients<kDim, false>(p, tensors)) query_gradients_again<kDim>(p, tensors);
+}
+template <int kDim>
+__global__ void __launch_bounds__(kThreads) attention_mma_grad_kv_kernel(AttentionProblem p, GradientTensors<bf16> tensors) {
+  if (key_gradients<kDim, false>(p, tensors)) key_gradients_again<kDim>(p, tensors);
 }
 
 template <int kDim>

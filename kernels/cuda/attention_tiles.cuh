@@ -3,6 +3,7 @@
 //
 // A tile has rows of kDim elements, in chunks of 8 (16 bytes). Chunk c of row r lies where chunk c ^ (r % 8) would lie plainly: the 8 rows that one ldmatrix reads at
 // the same chunk then lie in different banks, and so do the 8 chunks that neighbouring threads copy.
+#include <cmath>
 #include <cstdint>
 
 #include "kernels/cuda/device.cuh"
@@ -73,6 +74,51 @@ __device__ __forceinline__ void as_left_operand(std::uint32_t (&to)[4], const fl
   to[1] = ptx::pack_bf16(low[2], low[3]);
   to[2] = ptx::pack_bf16(high[0], high[1]);
   to[3] = ptx::pack_bf16(high[2], high[3]);
+}
+
+// What a mask hides has the weight 0, and yet reaches results where it is infinite or NaN: 0·∞ is NaN. Looking for that in each tile would cost time, so kernels look for NaN in their
+// results at the end, and where there is one compute all of the block again: with products of what is finite, and the rest added to the rows that see it.
+
+template <int kStrips, int kTiles>
+__device__ __forceinline__ bool has_nan(const float (&results)[kStrips][kTiles][4]) {
+  bool found = false;
+#pragma unroll
+  for (int i = 0; i < kStrips; ++i)
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) found |= results[i][n][e] != results[i][n][e];
+  return found;
+}
+
+/// Operands with 0 for what is infinite or NaN.
+__device__ __forceinline__ void keep_finite(std::uint32_t (&operands)[2][2]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    std::uint32_t& pair = operands[i / 2][i % 2];
+    if ((~pair & 0x7f80u) == 0) pair &= 0xffff0000u;
+    if ((~pair & 0x7f800000u) == 0) pair &= 0xffffu;
+  }
+}
+
+/// results += what is infinite or NaN in the tile's rows, where seen(strip, result's element, row); the row's weight is taken to be 1.
+template <int kDim, int kRows, int kStrips, class Seen>
+__device__ __forceinline__ void add_not_finite(float (&results)[kStrips][kDim / 8][4], bf16* tile, Seen&& seen) {
+  const int t = static_cast<int>(threadIdx.x) % 4;
+#pragma unroll 1
+  for (int row = 0; row < kRows; ++row)
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+      const auto pair = load_pack<2>(chunk_at<kDim>(tile, row, n) + 2 * t);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const float x = to_float(pair.at[e % 2]);
+        if (fabsf(x) < INFINITY) continue;
+#pragma unroll
+        for (int i = 0; i < kStrips; ++i)
+          if (seen(i, e, row)) results[i][n][e] += x;
+      }
+    }
 }
 
 /// 16 rows of results [16, kDim], times a factor for the rows g and g + 8 of each lane, by way of a warp's own 16 rows of shared memory, to the first `count` rows in

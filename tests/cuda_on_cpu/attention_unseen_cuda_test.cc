@@ -1,0 +1,39 @@
+// What attention does not see, on the cuda backend: each kernel for itself, by type and head dimension.
+#include "tests/attention_unseen.h"
+
+namespace graft {
+namespace {
+
+using namespace graft::testing;
+
+struct Kernel {
+  const char* name;
+  DType dtype;
+  std::int64_t dim;
+};
+
+class AttentionUnseenCuda : public ::testing::TestWithParam<Kernel> {
+ protected:
+  const std::unique_ptr<Backend> backend_ = cuda_backend();
+  const Kernel& kernel_ = GetParam();
+};
+
+TEST_P(AttentionUnseenCuda, RowsBeforeAPoisonedKeyAreAsWithoutIt) { expect_unmoved(*backend_, kernel_.dtype, kernel_.dim, key_after(140, {3, 70, 139}), true); }
+
+TEST_P(AttentionUnseenCuda, KeysAfterAPoisonedQueryHaveTheirGradientsWithoutIt) {
+  expect_unmoved(*backend_, kernel_.dtype, kernel_.dim, query_before(140, {3, 70, 133}), true);
+}
+
+TEST_P(AttentionUnseenCuda, AKeyOutsideOfAllWindowsReachesNoGradient) { expect_unmoved(*backend_, kernel_.dtype, kernel_.dim, key_outside({60, 65}), true); }
+
+TEST_P(AttentionUnseenCuda, RowsOfACacheThatAreNotSeenReachNothing) {
+  for (const std::int64_t window : {0, 20}) expect_cache_unseen(*backend_, kernel_.dtype, kernel_.dim, window);
+}
+
+INSTANTIATE_TEST_SUITE_P(, AttentionUnseenCuda,
+                         ::testing::Values(Kernel{"f32", DType::f32, 24}, Kernel{"bf16_dim24", DType::bf16, 24}, Kernel{"bf16_dim72", DType::bf16, 72},
+                                           Kernel{"bf16_dim20", DType::bf16, 20}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+}  // namespace
+}  // namespace graft
