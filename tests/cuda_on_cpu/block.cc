@@ -130,6 +130,8 @@ void Multiprocessor::fiber_body() {
     }
     if (self.thrown_) self.leave();
     device_stack = 0;
+    if (!self.current_->copies.empty())
+      self.fail(FaultKind::unwritten, "ends while a copy by cp.async is on its way", *self.current_);
     self.current_->state = Thread::State::done;
     ++self.done_;
   }

@@ -222,6 +222,7 @@ __global__ void groups_kernel(const int4* from, int4* to, int read) {
   }
   ptx::cp_async_wait<Left>();
   to[0] = shared[read];
+  ptx::cp_async_wait<0>();
 }
 
 TEST_F(EmulatedPtx, WaitingLeavesTheNewestGroups) {
@@ -238,8 +239,25 @@ TEST_F(EmulatedPtx, WaitingLeavesTheNewestGroups) {
   }
 }
 
+/// Ends some of two steps after it has begun to copy: to commit, and to wait.
+__global__ void leaving_kernel(const int4* from, int steps) {
+  if (threadIdx.x == 3) ptx::cp_async_16(shared_memory<int4>(), from);
+  if (steps > 0) ptx::cp_async_commit();
+  if (steps > 1) ptx::cp_async_wait<0>();
+}
+
+TEST_F(EmulatedPtx, ThreadsWaitForTheirCopiesBeforeTheyEnd) {
+  const DeviceArray<int4> from(std::vector<int4>(1));
+  const auto run = [&](int steps) { launch(leaving_kernel, {dim3(1), dim3(32), 16}, nullptr, from.data(), steps); };
+  for (const int steps : {0, 1})
+    expect_fault(FaultKind::unwritten, "thread (3, 0, 0): ends while a copy by cp.async is on its way", [&] { run(steps); });
+  expect_healthy([&] { run(2); });
+}
+
 __global__ void copy_bytes_kernel(char* to, const char* from) {
   ptx::cp_async_16(to == nullptr ? shared_memory<char>() : to, from);
+  ptx::cp_async_commit();
+  ptx::cp_async_wait<0>();
 }
 __global__ void copy_to_odd_kernel(const char* from) { ptx::cp_async_16(shared_memory<char>() + 8, from); }
 
@@ -266,6 +284,7 @@ __global__ void copy_race_kernel(const int4* from, int4* to, bool barrier) {
   if (barrier) __syncthreads();
   if (threadIdx.x == 40) ptx::cp_async_16(shared, from);
   ptx::cp_async_commit();
+  ptx::cp_async_wait<0>();
 }
 
 TEST_F(EmulatedPtx, CopiesRaceFromTheTimeTheyBegin) {
