@@ -208,12 +208,12 @@ OpCases cases(std::type_identity<Binary>) {
                                                                     {"scalars", {{}, {}}},
                                                                     {"one_row", {{1, 5}, {5}}},
                                                                     {"one_column", {{4, 1}, {1, 1}}},
-                                                                    {"square_column", {{4, 4}, {4, 1}}},
-                                                                    {"square_row", {{4, 4}, {1, 4}}},
+                                                                    {"square_column", {{8, 8}, {8, 1}}},
+                                                                    {"square_row", {{8, 8}, {1, 8}}},
                                                                     {"large", {{37, 67}, {37, 67}}},
-                                                                    {"large_row", {{67, 37}, {37}}},
-                                                                    {"large_column", {{67, 37}, {67, 1}}},
-                                                                    {"large_scalar", {{67, 37}, {}}}};
+                                                                    {"large_row", {{37, 72}, {72}}},
+                                                                    {"large_column", {{37, 72}, {37, 1}}},
+                                                                    {"large_scalar", {{37, 72}, {}}}};
   for (const BinaryFn fn : kBinaryFns)
     for (const auto& [what, ab] : shapes) {
       all.push_back(

@@ -82,6 +82,15 @@ OpCases cases(std::type_identity<ReduceMaxGrad>) {
                    {{"x", {1, NAN, 2, -1, NAN, 2, 0, 3, 0, NAN, NAN, 3}}}});
     all.push_back(in_bf16(all.back(), {"dout"}));
   }
+  std::vector<double> many(3 * 5500);  // three of the cuda backend's pieces
+  for (std::size_t i = 0; i < many.size(); ++i) many[i] = -1.0 - static_cast<double>(i % 7);
+  many[9001] = many[9004] = many[16400] = 3.0;
+  all.push_back({"reduce_max_grad_ties_of_many",
+                 [](Graph& g) {
+                   g.output("dx", g.record(ReduceMaxGrad{Axis::all}, {g.input("x", {3, 5500}), g.input("dout", {})}));
+                 },
+                 {{"x", many}}});
+  all.push_back(in_bf16(all.back(), {"dout"}));
   return all;
 }
 
@@ -118,10 +127,10 @@ OpCases cases(std::type_identity<Reshape>) {
 OpCases cases(std::type_identity<Transpose>) {
   OpCases all;
   const std::pair<const char*, Shape> shapes[] = {
-      {"matrix", {3, 5}}, {"one_row", {1, 5}}, {"one_column", {5, 1}}, {"square", {4, 4}}, {"large", {67, 133}}};
+      {"matrix", {3, 5}}, {"one_row", {1, 5}}, {"one_column", {5, 1}}, {"square", {4, 4}}, {"large", {67, 133}}, {"large_even", {70, 132}}, {"odd_rows", {3, 6}}, {"odd_columns", {6, 3}}};
   for (const auto& [what, shape] : shapes)
     all.push_back(one_input(std::string("transpose_") + what, shape, [](Graph& g, Value x) { return g.transpose(x); }));
-  for (std::size_t i : {0u, 4u}) all.push_back(in_bf16(all[i]));
+  for (std::size_t i : {0u, 4u, 5u, 6u, 7u}) all.push_back(in_bf16(all[i]));
   return all;
 }
 

@@ -105,13 +105,22 @@ struct Identity {
   __device__ float operator()(float x) const { return x; }
 };
 
-/// b repeats over rows, columns or both: element (row, col) of it lies at row·row_stride + col·col_stride.
-template <class T>
-__global__ void binary_repeated_kernel(Combine combine, std::int64_t size, std::int64_t cols, std::int64_t row_stride, std::int64_t col_stride, T* out,
-                                       const T* a, const T* b) {
-  for (std::int64_t i = thread_index(); i < size; i += thread_count()) {
-    const std::int64_t row = i / cols, col = i % cols;
-    out[i] = from_float<T>(combine(to_float(a[i]), to_float(b[row * row_stride + col * col_stride])));
+/// b repeats over rows, columns or both: element (row, col) of it lies at row·row_stride + col·col_stride, col_stride being 0 or 1. N divides cols.
+template <int N, class T>
+__global__ void binary_repeated_kernel(Combine combine, std::int64_t packs, std::int64_t cols, std::int64_t row_stride, int col_stride, T* out, const T* a, const T* b) {
+  for (std::int64_t i = thread_index() * N; i < packs * N; i += thread_count() * N) {
+    const std::int64_t row = i / cols, from = row * row_stride + (i - row * cols) * col_stride;
+    const auto left = load_pack<N>(a + i);
+    Pack<T, N> right, result;
+    if (col_stride == 1) {
+      right = load_pack<N>(b + from);
+    } else {
+#pragma unroll
+      for (int e = 0; e < N; ++e) right.at[e] = b[from];
+    }
+#pragma unroll
+    for (int e = 0; e < N; ++e) result.at[e] = from_float<T>(combine(to_float(left.at[e]), to_float(right.at[e])));
+    store_pack(out + i, result);
   }
 }
 
@@ -146,21 +155,47 @@ __global__ void swiglu_grad_kernel(std::int64_t size, const T* gate, const T* up
 template <class T>
 __global__ void dropout_kernel(std::int64_t size, float keep_scale, std::uint64_t threshold, std::uint64_t seed, std::uint32_t stream,
                                const std::uint32_t* counter, const T* x, T* out) {
-  for (std::int64_t group = thread_index(); group < (size + 3) / 4; group += thread_count()) {
-    const philox::Block bits =
-        philox::block({static_cast<std::uint32_t>(group), static_cast<std::uint32_t>(static_cast<std::uint64_t>(group) >> 32), stream, *counter}, seed);
-    for (int e = 0; e < 4 && group * 4 + e < size; ++e) {
-      const std::int64_t i = group * 4 + e;
-      out[i] = from_float<T>(bits[static_cast<std::size_t>(e)] < threshold ? 0.0f : to_float(x[i]) * keep_scale);
+  constexpr int kStep = kPack<T>;
+  const std::uint32_t count = *counter;
+  const auto bits_of = [&](std::int64_t group) {
+    return philox::block({static_cast<std::uint32_t>(group), static_cast<std::uint32_t>(static_cast<std::uint64_t>(group) >> 32), stream, count}, seed);
+  };
+  const auto kept = [&](std::uint32_t bits, T value) { return from_float<T>(bits < threshold ? 0.0f : to_float(value) * keep_scale); };
+  const std::int64_t whole = size / kStep;
+  for (std::int64_t i = thread_index(); i < whole; i += thread_count()) {
+    auto pack = load_pack<kStep>(x + i * kStep);
+#pragma unroll
+    for (int group = 0; group < kStep / 4; ++group) {
+      const philox::Block bits = bits_of(i * (kStep / 4) + group);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) pack.at[group * 4 + e] = kept(bits[static_cast<std::size_t>(e)], pack.at[group * 4 + e]);
     }
+    store_pack(out + i * kStep, pack);
+  }
+  const std::int64_t rest = whole * kStep + thread_index();
+  if (rest < size) {
+    const philox::Block bits = bits_of(rest / 4);
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      if (rest % 4 == e) out[rest] = kept(bits[static_cast<std::size_t>(e)], x[rest]);
   }
 }
 
-template <class T>
-__global__ void add_bias_kernel(const float* bias, T* c, std::int64_t rows, std::int64_t cols, std::int64_t stride) {
-  for (std::int64_t i = thread_index(); i < rows * cols; i += thread_count()) {
-    T& at = c[i / cols * stride + i % cols];
-    at = from_float<T>(to_float(at) + bias[i % cols]);
+/// N divides cols, stride and the elements before c.
+template <int N, class T>
+__global__ void add_bias_kernel(const float* bias, T* c, std::int64_t packs, std::int64_t cols, std::int64_t stride) {
+  constexpr int kFloats = std::min(N, kPack<float>);
+  for (std::int64_t i = thread_index() * N; i < packs * N; i += thread_count() * N) {
+    const std::int64_t row = i / cols, col = i - row * cols;
+    T* const at = c + row * stride + col;
+    auto sums = load_pack<N>(at);
+#pragma unroll
+    for (int part = 0; part < N; part += kFloats) {
+      const auto added = load_pack<kFloats>(bias + col + part);
+#pragma unroll
+      for (int e = 0; e < kFloats; ++e) sums.at[part + e] = from_float<T>(to_float(sums.at[part + e]) + added.at[e]);
+    }
+    store_pack(at, sums);
   }
 }
 
@@ -180,7 +215,10 @@ void round_to_bf16(const float* from, void* to, std::int64_t count, cudaStream_t
 void add_bias(const float* bias, void* c, DType dtype, std::int64_t rows, std::int64_t cols, std::int64_t stride, cudaStream_t stream) {
   const Context context = {stream, nullptr, 64};
   with_float_type(dtype, [&]<class T>() {
-    launch(add_bias_kernel<T>, map_shape(rows * cols, context), stream, bias, static_cast<T*>(c), rows, cols, stride);
+    const auto begin = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(c) / sizeof(T));
+    with_packs<T>({cols, stride, begin}, [&]<int N>() {
+      launch(add_bias_kernel<N, T>, map_shape(rows * cols / N, context), stream, bias, static_cast<T*>(c), rows * cols / N, cols, stride);
+    });
   });
 }
 
@@ -203,9 +241,10 @@ void run(const Binary& op, const Step& step, Context& context) {
   const TensorView &a = step.in[0], &b = step.in[1], &out = step.out[0];
   with_float_type(a.type.dtype, [&]<class T>() {
     if (a.size() == b.size()) return map(Combine{op.fn}, out.size(), context, out.as<T>(), a.as<const T>(), b.as<const T>());
-    const std::int64_t row_stride = b.rows() == 1 ? 0 : b.cols(), col_stride = b.cols() == 1 ? 0 : 1;
-    launch(binary_repeated_kernel<T>, map_shape(out.size(), context), context.stream, Combine{op.fn}, out.size(), out.cols(), row_stride, col_stride,
-           out.as<T>(), a.as<const T>(), b.as<const T>());
+    with_packs<T>({out.cols()}, [&]<int N>() {
+      launch(binary_repeated_kernel<N, T>, map_shape(out.size() / N, context), context.stream, Combine{op.fn}, out.size() / N, out.cols(), b.rows() == 1 ? 0 : b.cols(),
+             b.cols() == 1 ? 0 : 1, out.as<T>(), a.as<const T>(), b.as<const T>());
+    });
   });
 }
 

@@ -108,6 +108,7 @@ std::size_t run_updates(std::span<const Step> steps, Context&);
 /// Scratch bytes that an op's kernel wants beside inputs and outputs.
 std::size_t workspace(const MatMul&, const Graph&, const Node&);
 std::size_t workspace(const Reduce&, const Graph&, const Node&);
+std::size_t workspace(const ReduceMaxGrad&, const Graph&, const Node&);
 std::size_t workspace(const RmsNormGrad&, const Graph&, const Node&);
 std::size_t workspace(const LayerNormGrad&, const Graph&, const Node&);
 std::size_t workspace(const EmbeddingGrad&, const Graph&, const Node&);

@@ -2,6 +2,7 @@
 // Elementwise kernels: 16 bytes of each tensor a thread at a time.
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <utility>
 
 #include "graft/error.h"
@@ -26,6 +27,14 @@ void with_float_type(DType dtype, F&& f) {
   if (dtype == DType::f32) return f.template operator()<float>();
   GRAFT_ASSERT(dtype == DType::bf16);
   f.template operator()<bf16>();
+}
+
+/// Calls f<N>() with how many elements of T are moved at once: 16 bytes, or 1 where not all numbers of elements are whole packs.
+template <class T, class F>
+void with_packs(std::initializer_list<std::int64_t> elements, F&& f) {
+  if (std::all_of(elements.begin(), elements.end(), [](std::int64_t n) { return n % kPack<T> == 0; }))
+    return f.template operator()<kPack<T>>();
+  f.template operator()<1>();
 }
 
 /// out[i] = f(in0[i], in1[i], …), computed in f32. `out` may be any of the inputs. All are aligned to 16 bytes.

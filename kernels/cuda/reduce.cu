@@ -70,14 +70,6 @@ LaunchShape row_shape(std::int64_t rows, std::int64_t items, const Context& cont
   return {dim3(static_cast<unsigned>(blocks)), dim3(team, teams)};
 }
 
-/// Calls f<N>() with how many elements of T are moved at once: 16 bytes, or 1 where not all numbers of elements are whole packs.
-template <class T, class F>
-void with_packs(std::initializer_list<std::int64_t> elements, F&& f) {
-  if (std::all_of(elements.begin(), elements.end(), [](std::int64_t n) { return n % kPack<T> == 0; }))
-    return f.template operator()<kPack<T>>();
-  f.template operator()<1>();
-}
-
 /// Each piece of x to a number, · share. Pieces are `length` elements of the `size`, a multiple of N; the last one may have fewer.
 template <class F, int N, class T, class Out>
 __global__ void reduce_pieces_kernel(std::int64_t pieces, std::int64_t length, std::int64_t size, double share, const T* x,
@@ -168,22 +160,49 @@ struct Smaller {
 };
 __device__ __forceinline__ bool same(float a, float b) { return a == b || (a != a && b != b); }
 
+/// The largest of `count` elements, and where the first such is; by a team of threads.
+struct Largest {
+  float top;
+  std::int64_t first;
+};
+template <class T>
+__device__ __forceinline__ Largest largest_of(const T* x, std::int64_t count) {
+  float top = Max::kNone;
+  for (std::int64_t j = threadIdx.x; j < count; j += blockDim.x) top = Max{}(top, to_float(x[j]));
+  top = team_reduce(top, Max{}, Max::kNone);
+  std::int64_t first = count;
+  for (std::int64_t j = threadIdx.x; j < count; j += blockDim.x)
+    if (same(to_float(x[j]), top)) first = Smaller{}(first, j);
+  return {top, team_reduce(first, Smaller{}, count)};
+}
+
 /// Groups are rows.
 template <class T>
-__global__ void max_grad_of_columns_kernel(std::int64_t rows, std::int64_t cols, const T* all_x, const float* dout, T* all_dx) {
+__global__ void max_grad_of_columns_kernel(std::int64_t rows, std::int64_t cols, const T* x, const float* dout, T* dx) {
   for_each_row(rows, [&](std::int64_t row) {
-    const T* x = all_x + row * cols;
     const std::int64_t end = row < rows ? cols : 0;
-    float top = Max::kNone;
-    for (std::int64_t j = threadIdx.x; j < end; j += blockDim.x) top = Max{}(top, to_float(x[j]));
-    top = team_reduce(top, Max{}, Max::kNone);
-    std::int64_t first = cols;
-    for (std::int64_t j = threadIdx.x; j < end; j += blockDim.x)
-      if (same(to_float(x[j]), top)) first = Smaller{}(first, j);
-    first = team_reduce(first, Smaller{}, cols);
-    for (std::int64_t j = threadIdx.x; j < end; j += blockDim.x)
-      all_dx[row * cols + j] = from_float<T>(j == first ? dout[row] : 0.0f);
+    const std::int64_t first = largest_of(x + row * cols, end).first;
+    for (std::int64_t j = threadIdx.x; j < end; j += blockDim.x) dx[row * cols + j] = from_float<T>(j == first ? dout[row] : 0.0f);
   });
+}
+
+/// Of each piece of `length` elements the largest, and where the first such is.
+template <class T>
+__global__ void largest_of_pieces_kernel(std::int64_t pieces, std::int64_t length, std::int64_t size, const T* x, float* tops, std::int64_t* firsts) {
+  for_each_row(pieces, [&](std::int64_t piece) {
+    const std::int64_t begin = piece * length;
+    const Largest found = largest_of(x + begin, piece < pieces ? std::min(length, size - begin) : 0);
+    if (piece >= pieces || threadIdx.x > 0) return;
+    tops[piece] = found.top;
+    firsts[piece] = begin + found.first;
+  });
+}
+
+/// dx, which is 0, where the largest of all is. One block.
+template <class T>
+__global__ void max_grad_of_all_kernel(std::int64_t pieces, const float* tops, const std::int64_t* firsts, const float* dout, T* dx) {
+  const std::int64_t piece = largest_of(tops, pieces).first;
+  if (threadIdx.x == 0) dx[firsts[piece]] = from_float<T>(*dout);
 }
 
 /// Groups are columns, one a thread.
@@ -260,15 +279,28 @@ void run(const ReduceMaxGrad& op, const Step& step, Context& context) {
   if (!step.out[0]) return;
   const TensorView& x = step.in[0];
   with_float_type(x.type.dtype, [&]<class T>() {
-    if (op.axis == Axis::rows) {
+    if (op.axis == Axis::all) {
+      const std::int64_t length = piece_of_all(x.size()), pieces = (x.size() + length - 1) / length;
+      auto* const firsts = static_cast<std::int64_t*>(step.workspace);
+      auto* const tops = reinterpret_cast<float*>(firsts + pieces);
+      launch(largest_of_pieces_kernel<T>, row_shape(pieces, length, context), context.stream, pieces, length, x.size(), x.as<const T>(), tops, firsts);
+      check(cudaMemsetAsync(step.out[0].data, 0, step.out[0].type.bytes(), context.stream), "cannot clear memory");  // it may be x
+      launch(max_grad_of_all_kernel<T>, row_shape(1, pieces, context), context.stream, pieces, static_cast<const float*>(tops),
+             static_cast<const std::int64_t*>(firsts), step.in[1].as<const float>(), step.out[0].as<T>());
+    } else if (op.axis == Axis::rows) {
       launch(max_grad_of_rows_kernel<T>, map_shape(x.cols(), context), context.stream, x.rows(), x.cols(), x.as<const T>(),
              step.in[1].as<const float>(), step.out[0].as<T>());
     } else {
-      const std::int64_t rows = op.axis == Axis::all ? 1 : x.rows(), cols = x.size() / rows;
-      launch(max_grad_of_columns_kernel<T>, row_shape(rows, cols, context), context.stream, rows, cols, x.as<const T>(),
+      launch(max_grad_of_columns_kernel<T>, row_shape(x.rows(), x.cols(), context), context.stream, x.rows(), x.cols(), x.as<const T>(),
              step.in[1].as<const float>(), step.out[0].as<T>());
     }
   });
+}
+
+std::size_t workspace(const ReduceMaxGrad& op, const Graph& graph, const Node& node) {
+  if (op.axis != Axis::all) return 0;
+  const std::int64_t size = graph.shape(node.inputs[0]).size();
+  return static_cast<std::size_t>((size + piece_of_all(size) - 1) / piece_of_all(size)) * (sizeof(std::int64_t) + sizeof(float));
 }
 
 void run(const Broadcast&, const Step& step, Context& context) {

@@ -32,22 +32,34 @@ __global__ void pad_kernel(const Word* from, std::int64_t from_rows, std::int64_
   }
 }
 
-constexpr int kTile = 32, kTileRows = 8;
+constexpr int kTileRows = 8;
 
-/// out [cols, rows] = xᵀ, tile by tile through shared memory, so that both sides are read and written along rows.
-template <class Word>
+/// Rows and columns of a tile whose rows a warp moves, N words a lane.
+template <int N>
+constexpr int kTile = kWarp * N;
+
+/// out [cols, rows] = xᵀ, tile by tile through shared memory, so that both sides are read and written along rows. N divides rows and cols.
+template <class Word, int N>
 __global__ void transpose_kernel(const Word* x, std::int64_t rows, std::int64_t cols, Word* out) {
-  Word* tile = shared_array<Word, kTile*(kTile + 1)>();  // a row more than it needs: a column lies in 32 banks
-  const std::int64_t col_tiles = (cols + kTile - 1) / kTile, row_tiles = (rows + kTile - 1) / kTile;
+  constexpr int kSide = kTile<N>, kPitch = kSide + N;  // longer than a row, so that a column lies in as many banks as it can
+  auto* tile = reinterpret_cast<Word*>(shared_array<Pack<Word, N>, kSide * kPitch / N>());
+  const int across = static_cast<int>(threadIdx.x) * N;
+  const std::int64_t col_tiles = (cols + kSide - 1) / kSide, row_tiles = (rows + kSide - 1) / kSide;
   for (std::int64_t t = blockIdx.x; t < row_tiles * col_tiles; t += gridDim.x) {
-    const std::int64_t row = t / col_tiles * kTile, col = t % col_tiles * kTile;
+    const std::int64_t row = t / col_tiles * kSide, col = t % col_tiles * kSide;
     __syncthreads();
-    for (std::int64_t i = threadIdx.y; i < kTile; i += kTileRows)
-      if (row + i < rows && col + threadIdx.x < cols) tile[i * (kTile + 1) + threadIdx.x] = x[(row + i) * cols + col + threadIdx.x];
+#pragma unroll
+    for (int i = static_cast<int>(threadIdx.y); i < kSide; i += kTileRows)
+      if (row + i < rows && col + across < cols) store_pack(tile + i * kPitch + across, load_pack<N>(x + (row + i) * cols + col + across));
     __syncthreads();
-    for (std::int64_t i = threadIdx.y; i < kTile; i += kTileRows)
-      if (col + i < cols && row + threadIdx.x < rows)
-        out[(col + i) * rows + row + threadIdx.x] = tile[threadIdx.x * (kTile + 1) + i];
+#pragma unroll
+    for (int i = static_cast<int>(threadIdx.y); i < kSide; i += kTileRows) {
+      if (col + i >= cols || row + across >= rows) continue;
+      Pack<Word, N> pack;
+#pragma unroll
+      for (int e = 0; e < N; ++e) pack.at[e] = tile[(across + e) * kPitch + i];
+      store_pack(out + (col + i) * rows + row + across, pack);
+    }
   }
 }
 
@@ -87,16 +99,14 @@ void copy_block(const TensorView& from, std::int64_t from_offset, const TensorVi
 void run(const Transpose&, const Step& step, Context& context) {
   if (!step.out[0]) return;
   const TensorView& x = step.in[0];
-  const std::int64_t tiles = (x.rows() + kTile - 1) / kTile * ((x.cols() + kTile - 1) / kTile);
-  const LaunchShape shape = {dim3(static_cast<unsigned>(std::min<std::int64_t>(tiles, std::int64_t{context.multiprocessors} * 32))),
-                             dim3(kTile, kTileRows)};
-  if (size_of(x.type.dtype) == 2) {
-    launch(transpose_kernel<std::uint16_t>, shape, context.stream, x.as<const std::uint16_t>(), x.rows(), x.cols(),
-           step.out[0].as<std::uint16_t>());
-  } else {
-    launch(transpose_kernel<std::uint32_t>, shape, context.stream, x.as<const std::uint32_t>(), x.rows(), x.cols(),
-           step.out[0].as<std::uint32_t>());
-  }
+  const auto transpose = [&]<class Word, int N>() {
+    const std::int64_t tiles = (x.rows() + kTile<N> - 1) / kTile<N> * ((x.cols() + kTile<N> - 1) / kTile<N>);
+    const LaunchShape shape = {dim3(static_cast<unsigned>(std::min<std::int64_t>(tiles, std::int64_t{context.multiprocessors} * 32))), dim3(kWarp, kTileRows)};
+    launch(transpose_kernel<Word, N>, shape, context.stream, x.as<const Word>(), x.rows(), x.cols(), step.out[0].as<Word>());
+  };
+  if (size_of(x.type.dtype) == 4) return transpose.template operator()<std::uint32_t, 1>();
+  if (x.rows() % 2 == 0 && x.cols() % 2 == 0) return transpose.template operator()<std::uint16_t, 2>();
+  transpose.template operator()<std::uint16_t, 1>();
 }
 
 void run(const Slice& op, const Step& step, Context& context) {
