@@ -96,17 +96,17 @@ inline Unseen key_outside(std::vector<std::int64_t> poisoned) {
   return {causal(4), 30, 99, "kv", std::move(poisoned), {"out", "dq", "dk", "dv"}, kFirst, kAll};
 }
 
-/// A chunk of 3 rows against a cache of 2 sequences: rows of the cache that nobody has written, and those of the chunk itself that come after a query.
-inline void expect_cache_unseen(Backend& backend, DType dtype, std::int64_t dim, std::int64_t window) {
-  constexpr std::int64_t kMaxSeq = 300, kChunk = 3, kLength[] = {270, 40};
+/// A chunk of `chunk` ≤ 40 rows against a cache of 2 sequences: rows of the cache that nobody has written, and those of the chunk itself that come after a query.
+inline void expect_cache_unseen(Backend& backend, DType dtype, std::int64_t dim, std::int64_t window, std::int64_t chunk) {
+  constexpr std::int64_t kMaxSeq = 300, kLength[] = {270, 40};
   Graph g(1);
-  const Value q = g.input("q", {2 * kChunk, dim}), k = g.input("k", {2 * kMaxSeq, dim}), v = g.input("v", {2 * kMaxSeq, dim});
+  const Value q = g.input("q", {2 * chunk, dim}), k = g.input("k", {2 * kMaxSeq, dim}), v = g.input("v", {2 * kMaxSeq, dim});
   const auto narrow = [&](Value x) { return dtype == DType::f32 ? x : g.cast(x, dtype); };
   CacheOptions options;
   options.window = window;
   g.output("out", g.cached_attention(narrow(q), narrow(k), narrow(v), g.input_u32("kv_len", {2}), 1, 1, dim, options));
   std::uint32_t seed = 1;
-  Inputs inputs = {{"q", mixed_numbers(2 * kChunk * dim, seed)},
+  Inputs inputs = {{"q", mixed_numbers(2 * chunk * dim, seed)},
                    {"k", mixed_numbers(2 * kMaxSeq * dim, seed)},
                    {"v", mixed_numbers(2 * kMaxSeq * dim, seed)},
                    {"kv_len", {kLength[0], kLength[1]}}};
@@ -116,14 +116,14 @@ inline void expect_cache_unseen(Backend& backend, DType dtype, std::int64_t dim,
     for (const char* name : {"k", "v"})
       for (std::int64_t s = 0; s < 2; ++s) {
         auto* rows = poisoned.at(name).data() + s * kMaxSeq * dim;
-        const std::int64_t first = kLength[s] - kChunk - window + 1;  // that the first query sees
+        const std::int64_t first = std::max(kLength[s] - chunk - window + 1, std::int64_t{0});  // that the first query sees
         if (window > 0) std::fill(rows, rows + first * dim, poison);
         std::fill(rows + (kLength[s] - 1) * dim, rows + kMaxSeq * dim, poison);  // the last query alone sees the first of them
       }
     const Inputs got = run_once(g, backend, poisoned);
     for (std::size_t e = 0; e < want.at("out").size(); ++e) {
       const std::string where = backend.description() + ", " + std::to_string(poison) + ", element " + std::to_string(e);
-      if (static_cast<std::int64_t>(e) / dim % kChunk < kChunk - 1) {
+      if (static_cast<std::int64_t>(e) / dim % chunk < chunk - 1) {
         ASSERT_EQ(got.at("out")[e], want.at("out")[e]) << where;
       } else {
         ASSERT_FALSE(std::isfinite(got.at("out")[e])) << where;

@@ -418,10 +418,12 @@ OpCases cases(std::type_identity<CachedAttention>) {
       {"chunks_tiles", 66, 140, 2, 1, 16, {66, 140}},
       {"chunk_slot", 3, 7, 2, 2, 8, {6}, 0, 4, {2}},
       {"chunks_slots", 3, 7, 4, 2, 8, {6, 3}, 2, 5, {4, 1}},
+      {"chunks_slots_tiles", 40, 90, 4, 2, 8, {75, 33}, 0, 3, {2, 0}},
+      {"chunk_of_32", 32, 70, 2, 1, 72, {70}},
   };
   for (const Batch& batch : batches) {
     all.push_back(cached(batch));
-    for (const char* name : {"batch_slots", "batch_window_long", "chunks", "chunk_tiles_window"})
+    for (const char* name : {"batch_slots", "batch_window_long", "chunks", "chunk_tiles_window", "chunk_tiles", "chunks_tiles", "chunks_slots_tiles", "chunk_of_32"})
       if (batch.name == name) all.push_back(in_bf16(all.back()));
   }
   return all;

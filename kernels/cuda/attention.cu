@@ -401,7 +401,7 @@ void with_tiles(const AttentionProblem& p, DType dtype, F&& f) {
 
 void forward(const MultiHeadAttn& op, const Step& step, const Context& context) {
   const AttentionProblem p = attention_problem(op, step.in);
-  if (takes_mma(p, step.in[0].type.dtype)) {
+  if (takes_mma(p.head_dim, p.scale, step.in[0].type.dtype)) {
     return forward_mma(p, step.in[0].as<const bf16>(), step.in[1].as<const bf16>(), step.in[2].as<const bf16>(), step.out[0].as<bf16>(), step.out[1].as<float>(), context);
   }
   with_tiles(p, step.in[0].type.dtype, [&]<class T, int kDim>() {
@@ -420,7 +420,7 @@ GradientTensors<T> gradient_tensors(std::span<const TensorView> in, const detail
 
 void gradients(const MultiHeadAttn& op, std::span<const TensorView> in, const detail::AttentionGradients& out, const Context& context) {
   const AttentionProblem p = attention_problem(op, in);
-  if (takes_mma(p, in[0].type.dtype)) return gradients_mma(p, gradient_tensors<bf16>(in, out), context);
+  if (takes_mma(p.head_dim, p.scale, in[0].type.dtype)) return gradients_mma(p, gradient_tensors<bf16>(in, out), context);
   with_tiles(p, in[0].type.dtype, [&]<class T, int kDim>() {
     const GradientTensors<T> tensors = gradient_tensors<T>(in, out);
     constexpr int kRows = Tiles<kDim>::kRows;

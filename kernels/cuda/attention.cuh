@@ -25,6 +25,7 @@ struct AttentionProblem {
   SegmentLayout::Kind layout;
   int q_length, kv_length, sequences;  ///< uniform: rows of each sequence; all: how many sequences
   const std::uint32_t *q_offsets, *kv_offsets;
+  const std::uint32_t *kv_lengths, *slots;  ///< a cache's, of which each sequence has kv_length rows: how many of them are filled; which they are, or null
 
   __host__ __device__ std::int64_t q_cols() const { return std::int64_t{heads} * head_dim; }
   __host__ __device__ std::int64_t kv_cols() const { return std::int64_t{kv_heads} * head_dim; }
@@ -49,6 +50,8 @@ inline AttentionProblem attention_problem(const MultiHeadAttn& op, std::span<con
                         static_cast<int>(uniform ? op.segments.q_length : q_rows),
                         static_cast<int>(uniform ? op.segments.kv_length : kv_rows),
                         1,
+                        nullptr,
+                        nullptr,
                         nullptr,
                         nullptr};
   if (uniform) p.sequences = static_cast<int>(q_rows / op.segments.q_length);
@@ -133,6 +136,10 @@ __device__ __forceinline__ Tile tile_at(const AttentionProblem& p, Side side, in
   } else {
     const std::int64_t number = index % p.sequences;
     s = {number * p.q_length, number * p.kv_length, p.q_length, p.kv_length};
+    if (p.kv_lengths != nullptr) {
+      s.kv_seq = static_cast<int>(p.kv_lengths[number]);
+      if (p.slots != nullptr) s.kv_begin = std::int64_t{p.slots[number]} * p.kv_length;
+    }
     begin = static_cast<int>(index / p.sequences) * rows;
   }
   const int end = side == Side::queries ? s.q_seq : s.kv_seq;
@@ -169,9 +176,9 @@ struct GradientTensors {
 };
 
 /// Whether tensor cores serve it: bf16, heads of a multiple of 8 elements (rows then begin at multiples of 16 bytes) up to 128, and scores of −∞ that stay so when scaled.
-inline bool takes_mma(const AttentionProblem& p, DType dtype) { return dtype == DType::bf16 && p.head_dim % 8 == 0 && p.head_dim <= 128 && p.scale > 0.0f; }
+inline bool takes_mma(std::int64_t head_dim, float scale, DType dtype) { return dtype == DType::bf16 && head_dim % 8 == 0 && head_dim <= 128 && scale > 0.0f; }
 
-// attention_mma.cu and attention_mma_grad.cu, for problems that takes_mma
+// attention_mma.cu and attention_mma_grad.cu, for problems that takes_mma; out and lse may be null
 void forward_mma(const AttentionProblem& p, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse, const Context& context);
 void gradients_mma(const AttentionProblem& p, const GradientTensors<bf16>& tensors, const Context& context);
 

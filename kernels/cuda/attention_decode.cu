@@ -1,8 +1,9 @@
 // Attention against a cache: few queries, many keys, all of whose bytes are read once a kv head. Flash-decoding (Dao et al. 2023): the keys are split over blocks, and a second
-// kernel joins the parts, in their order.
+// kernel joins the parts, in their order. A chunk of many queries goes to attention_mma.cu where that serves it.
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/map.cuh"
 
 namespace graft::cuda {
@@ -10,7 +11,6 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kEach = 8;     // elements of a head that a thread holds of each row
-constexpr float kLog2E = 1.44269504f;
 
 /// Blocks that keep any GPU busy; keys that make a part of their own worth while.
 constexpr std::int64_t kEnoughBlocks = 512, kLeastKeys = 128, kMostParts = 64;
@@ -173,11 +173,31 @@ __global__ void join_kernel(std::int64_t queries, int parts, int head_dim, float
   }
 }
 
+/// Rows of a sequence from which on it goes to tensor cores, whose blocks have room for 128 queries and do not share the keys of a sequence. By reckoning, not measured.
+constexpr std::int64_t kManyRows = 32;
+
+/// A chunk as attention of sequences whose keys' lengths are known to the device alone.
+AttentionProblem chunk_problem(const CachedAttention& op, std::span<const TensorView> in) {
+  const std::int64_t count = in[3].size(), rows = in[0].rows() / count, max_seq = in[1].rows() / (op.sequences > 0 ? op.sequences : count);
+  const Mask mask = op.window > 0 ? Mask{Mask::Kind::window, op.window} : Mask{Mask::Kind::causal, 0};
+  AttentionProblem p = attention_problem(MultiHeadAttn{op.heads, mask, op.scale, {SegmentLayout::Kind::uniform, rows, max_seq}}, in);
+  p.kv_lengths = in[3].as<const std::uint32_t>();
+  if (op.sequences > 0) p.slots = in[4].as<const std::uint32_t>();
+  return p;
+}
+
+bool is_chunk(const CachedAttention& op, const TensorType& q, std::int64_t count) {
+  return q.shape.rows() / count >= kManyRows && takes_mma(op.heads.head_dim, static_cast<float>(op.scale), q.dtype);
+}
+
 }  // namespace
 
 void run(const CachedAttention& op, const Step& step, Context& context) {
   if (!step.out[0]) return;
   const std::int64_t count = step.in[3].size(), queries = step.in[0].rows() * op.heads.heads;
+  if (is_chunk(op, step.in[0].type, count)) {
+    return forward_mma(chunk_problem(op, step.in), step.in[0].as<const bf16>(), step.in[1].as<const bf16>(), step.in[2].as<const bf16>(), step.out[0].as<bf16>(), nullptr, context);
+  }
   const DecodeProblem p = problem_of(op, step.in[0].type.shape, step.in[1].type.shape, count);
   auto* workspace = static_cast<float*>(step.workspace);
   with_float_type(step.in[0].type.dtype, [&]<class T>() {
@@ -192,8 +212,9 @@ void run(const CachedAttention& op, const Step& step, Context& context) {
 
 std::size_t workspace(const CachedAttention& op, const Graph& graph, const Node& node) {
   const Shape &q = graph.shape(node.inputs[0]), &cache = graph.shape(node.inputs[1]);
-  const DecodeProblem p = problem_of(op, q, cache, graph.shape(node.inputs[3]).size());
-  if (p.parts == 1) return 0;
+  const std::int64_t count = graph.shape(node.inputs[3]).size();
+  const DecodeProblem p = problem_of(op, q, cache, count);
+  if (p.parts == 1 || is_chunk(op, graph.type(node.inputs[0]), count)) return 0;
   return sizeof(float) * static_cast<std::size_t>(p.parts * q.rows() * op.heads.heads * (2 + op.heads.head_dim));
 }
 
