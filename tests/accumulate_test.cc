@@ -225,6 +225,8 @@ TEST(AccumulateErrors, SayWhatIsWrong) {
             "accumulate: the loss reaches no parameter, so there is nothing to accumulate");
   EXPECT_EQ(message_of([&] { optim::accumulate(twice, gradients, loss.loss, twice.input_u32("n", {})); }),
             "accumulate: the count must be a float scalar, got u32[]");
+  EXPECT_EQ(message_of([&] { optim::accumulate(twice, gradients, loss.loss, twice.constant({}, {1.0}, DType::f64)); }),
+            "accumulate: loss and count must have one dtype, got f32[] and f64[]");
   optim::accumulate(twice, gradients, loss.loss, loss.counted);
   EXPECT_EQ(message_of([&] { optim::accumulate(twice, gradients, loss.loss, loss.counted); }),
             "accumulate: the graph accumulates already");
