@@ -30,7 +30,7 @@ std::vector<Row> bench_attention(const Settings& settings) {
       g.output("dk", g.record(MultiHeadAttnGradK{attn}, in));
       g.output("dv", g.record(MultiHeadAttnGradV{attn}, in));
       Session session(g, *settings.backend);
-      std::vector<std::function<double()>> sides = {[&] { return timed([&] { session.step(); }); },
+      std::vector<std::function<double()>> sides = {[&] { return timed_in_loop([&] { session.step(); }); },
                                                     [&] { return ceiling.product(); }};
       std::vector<std::string> peers;
       for (const PeerSide& side : settings.peers) {
@@ -75,15 +75,8 @@ std::vector<Row> bench_gemm(const Settings& settings) {
     g.output("c", g.matmul(a, b, s.transpose_a, s.transpose_b));
     Session session(g, *settings.backend);
     const double flops = 2.0 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k);
-    const int repeat = std::max(1, static_cast<int>(2e9 / flops));
-    const std::vector<double> times = alternate({[&] {
-                                                   return timed([&] {
-                                                            for (int i = 0; i < repeat; ++i) session.step();
-                                                          }) /
-                                                          repeat;
-                                                 },
-                                                 [&] { return ceiling.product(); }},
-                                                settings.rounds);
+    const std::vector<double> times = alternate(
+        {[&] { return timed_in_loop([&] { session.step(); }); }, [&] { return ceiling.product(); }}, settings.rounds);
     Row row{"gemm", name, times[0], {}, {}};
     row.more["GFLOP/s"] = flops / times[0] / 1e9;
     row.more["% of 1024^3"] = 100 * flops / times[0] / (CeilingProbe::kProductFlops / times[1]);

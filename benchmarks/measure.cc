@@ -8,6 +8,14 @@ double timed(const std::function<void()>& run) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+double timed_in_loop(const std::function<void()>& run) {
+  constexpr double kTurn = 0.25;
+  double total = 0;
+  int count = 0;
+  for (; total < kTurn; ++count) total += timed(run);
+  return total / count;
+}
+
 std::vector<double> alternate(const std::vector<std::function<double()>>& sides, int rounds) {
   std::vector<std::vector<double>> times(sides.size());
   for (const auto& side : sides) side();

@@ -110,7 +110,7 @@ std::vector<Row> bench_step(const Settings& settings) {
       const std::string name = std::string(c.name) + (bf16 ? " bf16" : " f32");
       if (name.find(settings.only) == std::string::npos) continue;
       TrainingStep step(c, *settings.backend, bf16);
-      std::vector<std::function<double()>> sides = {[&] { return timed([&] { step.run(); }); }, [&] { return ceiling.product(); }};
+      std::vector<std::function<double()>> sides = {[&] { return timed_in_loop([&] { step.run(); }); }, [&] { return ceiling.product(); }};
       for (const PeerSide& side : settings.peers) {
         side.peer->ask(side.setup + " " + json_of(c, bf16));
         sides.push_back([peer = side.peer] { return peer->run(); });
@@ -118,7 +118,7 @@ std::vector<Row> bench_step(const Settings& settings) {
       std::unique_ptr<TrainingStep> wide;
       if (bf16) {
         wide = std::make_unique<TrainingStep>(c, *settings.backend);
-        sides.push_back([&] { return timed([&] { wide->run(); }); });
+        sides.push_back([&] { return timed_in_loop([&] { wide->run(); }); });
       }
       const std::vector<double> times = alternate(sides, settings.rounds);
       const double rate = step.flops(c) / times[0], limit = CeilingProbe::kProductFlops / times[1];
@@ -172,7 +172,7 @@ std::vector<Row> bench_scaling(const Settings& settings) {
   const std::unique_ptr<Backend> one = cpu_backend(1);
   TrainingStep alone(c, *one), all(c, *settings.backend);
   const std::vector<double> times =
-      alternate({[&] { return timed([&] { all.run(); }); }, [&] { return timed([&] { alone.run(); }); }}, settings.rounds);
+      alternate({[&] { return timed_in_loop([&] { all.run(); }); }, [&] { return timed_in_loop([&] { alone.run(); }); }}, settings.rounds);
   Row row{"scaling", "M f32", times[0], {}, {}};
   row.more["1 thread ms"] = times[1] * 1e3;
   row.more[std::to_string(settings.threads) + " threads over 1"] = times[1] / times[0];

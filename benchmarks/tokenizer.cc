@@ -46,7 +46,7 @@ std::vector<Row> bench_tokenizer(const Settings& settings) {
     const double training = timed([&] { tokenizer = std::make_unique<Tokenizer>(Tokenizer::train_bpe(text, options)); });
     tokenizer->save(folder / "tokenizer.json");
     std::size_t tokens = 0;
-    std::vector<std::function<double()>> sides = {[&] { return timed([&] { tokens = tokenizer->encode(text).size(); }); }};
+    std::vector<std::function<double()>> sides = {[&] { return timed_in_loop([&] { tokens = tokenizer->encode(text).size(); }); }};
     std::vector<std::string> peers;
     for (const PeerSide& side : settings.peers) {
       if (side.setup != "step") continue;

@@ -48,9 +48,8 @@ void attend(const Problem& p, const Step& step, const Tile& queries, std::int64_
   float *queries_t = s.keys_t, *sums = s.sums_of_rows;
   std::fill_n(s.maxima, kTileRows, -kInfinity);
   std::fill_n(s.sums, kTileRows, 0.0f);
-  std::fill_n(sums, queries.rows * p.width, 0.0f);
-  copy_tile(p.query<T>(0, queries.begin, head), p.q_cols, queries.rows, p.head_dim, s.queries, p.scale);
-  transpose_tile(s.queries, p.width, queries.rows, p.head_dim, queries_t);
+  bool begun = false;  // there is a sum
+  transpose_tile(p.query<T>(0, queries.begin, head), p.q_cols, queries.rows, p.head_dim, queries_t, p.scale);
   for_segment_tiles(queries.segment, segment.kv_begin, segment.kv_end, [&](const Tile& keys) {
     const TilePair pair(p, queries, keys);
     if (pair.empty()) return;
@@ -61,13 +60,17 @@ void attend(const Problem& p, const Step& step, const Tile& queries, std::int64_
                s.scores + j * kTileRows + at.first, kTileRows, false);
     });
     softmax_tile(pair, s);
-    for (std::int64_t i = 0; i < queries.rows; ++i) {
+    const bool accumulate = begun || !pair.all_see();
+    if (!begun && accumulate) std::fill_n(sums, queries.rows * p.width, 0.0f);
+    for (std::int64_t i = 0; begun && i < queries.rows; ++i) {
       if (s.factors[i] == 1.0f) continue;
       for (std::int64_t j = i * p.width; j < (i + 1) * p.width; j += kLanes) store(sums + j, load(sums + j) * s.factors[i]);
     }
     const TileRows v = whole_rows(p.key<T>(2, keys.begin, kv_head), p.kv_cols, keys.rows, p.head_dim, s.rows);
-    sum_key_rows(p, pair, {s.scores, 1, kTileRows}, v, sums, true);
+    sum_key_rows(p, pair, {s.scores, 1, kTileRows}, v, sums, accumulate);
+    begun = true;
   });
+  if (!begun) std::fill_n(sums, queries.rows * p.width, 0.0f);
   for (std::int64_t i = 0; i < queries.rows; ++i) {
     const std::int64_t row = queries.begin + i;
     const bool blind = s.sums[i] == 0.0f;
@@ -78,12 +81,12 @@ void attend(const Problem& p, const Step& step, const Tile& queries, std::int64_
   }
 }
 
-/// out and lse of all queries. The last tiles first: with a causal mask they have most to do.
+/// out and lse of all queries.
 void attend_to_all(const Problem& p, const Step& step, const Context& context) {
   const AttentionTasks tasks(p, step.workspace, context.threads.count(), Side::queries);
-  parallel_tasks(context.threads, tasks.count * p.heads, [&](std::int64_t task, int thread) {
+  parallel_near(context.threads, tasks.count * p.heads, [&](std::int64_t task, int thread) {
     const Scratch scratch(step.workspace, thread, p.head_dim);
-    const Tile& queries = tasks.tiles[tasks.count - 1 - task / p.heads];
+    const Tile& queries = tasks.tiles[task / p.heads];
     with_types([&]<class T>() { attend<T>(p, step, queries, task % p.heads, scratch); }, p.in[0]);
   });
 }
@@ -117,20 +120,26 @@ struct Turn {
   std::int64_t *mine, *before;
 };
 
-/// P and dS of a tile of queries and one of keys, to s.scores and, if `grads`, s.grads; the queries, scaled, to s.queries, their dout
-/// to s.douts.
+/// A head's rows of queries and of their dout.
+struct QueryRows {
+  TileRows q, dout;
+};
+
+/// P and dS of a tile of queries and one of keys, to s.scores and, if `grads`, s.grads.
 template <class T>
-void pair_gradients(const Problem& p, const TilePair& pair, std::int64_t head, bool grads, const Scratch& s) {
+QueryRows pair_gradients(const Problem& p, const TilePair& pair, std::int64_t head, bool grads, const Scratch& s) {
   const Tile& queries = pair.queries;
   const std::int64_t below = std::min(kTileRows, p.segments[queries.segment].q_end - queries.begin - queries.rows);
-  for (const std::size_t input : {0, 4}) {
-    copy_tile(p.query<T>(input, queries.begin, head), p.q_cols, queries.rows, p.head_dim, input == 0 ? s.queries : s.douts,
-              input == 0 ? p.scale : 1.0f);
-    prefetch_tile(p.query<T>(input, queries.begin + queries.rows, head), p.q_cols, below, p.head_dim);
-  }
-  score_products(p, pair, s.queries, s.keys_t, s.scores);
-  if (grads) score_products(p, pair, s.douts, s.values_t, s.grads);
+  const auto rows = [&](std::size_t input, float* copy) {
+    const T* first = p.query<T>(input, queries.begin, head);
+    prefetch_tile(first + queries.rows * p.q_cols, p.q_cols, below, p.head_dim);
+    return whole_rows(first, p.q_cols, queries.rows, p.head_dim, copy);
+  };
+  const QueryRows all = {rows(0, s.queries), rows(4, s.douts)};
+  score_products(p, pair, all.q, s.keys_t, s.scores);
+  if (grads) score_products(p, pair, all.dout, s.values_t, s.grads);
   tile_gradients(p, pair, head, grads, s);
+  return all;
 }
 
 /// Of q, k and v of type T, where they are not null. dq is summed in f32.
@@ -148,19 +157,25 @@ void key_gradient(const Problem& p, const Tile& keys, std::int64_t kv_head, cons
   const detail::Segment segment = p.segments[keys.segment];
   const bool grads = out.dk != nullptr || out.dq != nullptr;
   const T *k = p.key<T>(1, keys.begin, kv_head), *v = p.key<T>(2, keys.begin, kv_head);
-  transpose_tile(k, p.kv_cols, keys.rows, p.head_dim, s.keys_t);
+  transpose_tile(k, p.kv_cols, keys.rows, p.head_dim, s.keys_t, p.scale);
   if (grads) transpose_tile(v, p.kv_cols, keys.rows, p.head_dim, s.values_t);
   const TileRows key_rows = whole_rows(k, p.kv_cols, keys.rows, p.head_dim, s.rows);
-  for (float* sums : {s.dk, s.dv}) std::fill_n(sums, keys.rows * p.width, 0.0f);
+  const auto clear = [&] {
+    for (float* sums : {s.dk, s.dv}) std::fill_n(sums, keys.rows * p.width, 0.0f);
+  };
+  bool begun = false;  // there are sums
   std::int64_t steps = 0;
   for (std::int64_t head = kv_head * p.group; head < (kv_head + 1) * p.group; ++head) {
     for_segment_tiles(keys.segment, segment.q_begin, segment.q_end, [&](const Tile& queries) {
       const std::int64_t this_step = steps++;
       const TilePair pair(p, queries, keys);
       if (pair.empty()) return;
-      pair_gradients<T>(p, pair, head, grads, s);
-      if (out.dv != nullptr) add_query_rows(p, pair, s.scores, s.douts, s.dv);
-      if (out.dk != nullptr) add_query_rows(p, pair, s.grads, s.queries, s.dk);
+      const QueryRows rows = pair_gradients<T>(p, pair, head, grads, s);
+      const bool accumulate = begun || !pair.all_seen();
+      if (!begun && accumulate) clear();
+      begun = true;
+      if (out.dv != nullptr) add_query_rows(p, pair, s.scores, rows.dout, s.dv, accumulate);
+      if (out.dk != nullptr) add_query_rows(p, pair, s.grads, rows.q, s.dk, accumulate);
       if (out.dq == nullptr) return;
       float* dq = out.dq + queries.begin * p.q_cols + head * p.head_dim;
       prefetch_tile(dq, p.q_cols, queries.rows, p.head_dim);
@@ -175,11 +190,11 @@ void key_gradient(const Problem& p, const Tile& keys, std::int64_t kv_head, cons
     });
   }
   end_turn(*turn.mine, steps);
+  if (!begun) clear();
   for (std::int64_t j = 0; j < keys.rows; ++j) {
     const std::int64_t at = (keys.begin + j) * p.kv_cols + kv_head * p.head_dim;
-    const auto same = [](Vec x, Vec) { return x; };
-    if (out.dk != nullptr) write_row(p, s.dk + j * p.width, out.dk + at, same);  // the scale is in the queries
-    if (out.dv != nullptr) write_row(p, s.dv + j * p.width, out.dv + at, same);
+    if (out.dk != nullptr) write_row(p, s.dk + j * p.width, out.dk + at, [&](Vec x, Vec) { return x * p.scale; });
+    if (out.dv != nullptr) write_row(p, s.dv + j * p.width, out.dv + at, [](Vec x, Vec) { return x; });
   }
 }
 
@@ -198,13 +213,17 @@ void attention_gradients(const MultiHeadAttn& attn, std::span<const TensorView> 
                     [&](std::int64_t begin, std::int64_t end) { std::fill(sums.dq + begin, sums.dq + end, 0.0f); });
   }
   std::fill_n(tasks.progress, count, 0);
-  parallel_tasks(threads, count, [&](std::int64_t task, int thread) {
+  const auto gradient = [&](std::int64_t task, int thread) {
     const Tile& keys = tasks.tiles[task / p.kv_heads];
     std::int64_t* progress = tasks.progress + task;
     const bool first = keys.begin == p.segments[keys.segment].kv_begin;
     const Turn turn{progress, first || out.dq == nullptr ? nullptr : progress - p.kv_heads};
     key_gradient<T>(p, keys, task % p.kv_heads, sums, turn, Scratch(workspace, thread, p.head_dim));
-  });
+  };
+  if (out.dq == nullptr || tasks.count == p.segments.count())
+    parallel_near(threads, count, gradient);
+  else
+    parallel_tasks(threads, count, gradient);
   if (sums.dq != out.dq)
     map(
         threads, in[0].size(), static_cast<T*>(out.dq), [](Vec x) { return x; }, sums.dq);

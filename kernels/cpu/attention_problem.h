@@ -73,6 +73,17 @@ class TilePair {
 
   bool empty() const { return empty_; }
   bool whole() const { return whole_; }
+  /// Whether each query sees a key, and whether each key is seen: sums of the first pair need no zeros to start with.
+  bool all_see() const {
+    for (std::int64_t i = 0; i < queries.rows; ++i)
+      if (range(i).first == range(i).last) return false;
+    return true;
+  }
+  bool all_seen() const {
+    std::int64_t seen = 0;  // the keys before this one are
+    for (std::int64_t i = 0; i < queries.rows && range(i).first <= seen; ++i) seen = std::max(seen, range(i).last);
+    return seen == keys.rows;
+  }
   /// The keys that query i sees.
   detail::KeyRange range(std::int64_t i) const { return whole_ ? detail::KeyRange{0, keys.rows} : ranges_[i]; }
   /// Calls f(first, rows, keys) for groups of queries; keys: those that the group sees. `one_by_one`: in groups of one, where not all is seen.
@@ -169,12 +180,12 @@ struct AttentionScratch {
   }
 };
 
-/// scores [queries, kTileRows] = rows [queries, width]·b_t [head_dim, padded(keys)], where something is seen.
-inline void score_products(const AttentionProblem& p, const TilePair& pair, const float* rows, const float* b_t, float* scores) {
+/// scores [queries, kTileRows] = rows [queries, head_dim]·b_t [head_dim, padded(keys)], where something is seen.
+inline void score_products(const AttentionProblem& p, const TilePair& pair, TileRows rows, const float* b_t, float* scores) {
   const std::int64_t ld = padded(pair.keys.rows);
   pair.for_query_groups([&](std::int64_t i, std::int64_t count, detail::KeyRange seen) {
     const detail::KeyRange at = whole_vectors(seen);
-    multiply(count, at.last - at.first, p.head_dim, {rows + i * p.width, p.width, 1}, b_t + at.first, ld,
+    multiply(count, at.last - at.first, p.head_dim, {rows.data + i * rows.ld, rows.ld, 1}, b_t + at.first, ld,
              scores + i * kTileRows + at.first, kTileRows, false);
   });
 }
@@ -195,13 +206,14 @@ inline void sum_key_rows(const AttentionProblem& p, const TilePair& pair, Stride
   pair.for_query_groups(add, keeps_out(p, pair, rows.data, pair.keys.rows, rows.ld));
 }
 
-/// sums [keys, width] += weightsᵀ·rows [queries, width]
-inline void add_query_rows(const AttentionProblem& p, const TilePair& pair, const float* weights, const float* rows, float* sums) {
+/// sums [keys, width] = weightsᵀ·rows [queries, width], where something is seen; or += if accumulate.
+inline void add_query_rows(const AttentionProblem& p, const TilePair& pair, const float* weights, TileRows rows, float* sums,
+                           bool accumulate) {
   const auto add = [&](std::int64_t j, std::int64_t count, detail::KeyRange seeing) {
     multiply(count, p.width, seeing.last - seeing.first, {weights + seeing.first * kTileRows + j, 1, kTileRows},
-             rows + seeing.first * p.width, p.width, sums + j * p.width, p.width, true);
+             rows.data + seeing.first * rows.ld, rows.ld, sums + j * p.width, p.width, accumulate);
   };
-  pair.for_key_groups(add, keeps_out(p, pair, rows, pair.queries.rows, p.width));
+  pair.for_key_groups(add, keeps_out(p, pair, rows.data, pair.queries.rows, rows.ld));
 }
 
 /// What all threads share, behind their scratch: the tiles of one side, and how far each task is.

@@ -82,16 +82,17 @@ GRAFT_INLINE void exchange_all(Vec* rows, std::integer_sequence<int, kRow...> la
 /// to [cols, rows] = fromᵀ, from [rows, cols]; rows are `ld` and `to_ld` apart. kWhole: each row of `to` is filled up with 0 to
 /// whole vectors.
 template <bool kWhole = false, class T>
-void transpose_block(const T* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to, std::int64_t to_ld) {
+void transpose_block(const T* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to, std::int64_t to_ld,
+                     float factor = 1.0f) {
   for (std::int64_t i = 0; i < rows; i += kLanes) {
     const std::int64_t there = std::min<std::int64_t>(kLanes, rows - i);
     for (std::int64_t j = 0; j < cols; j += kLanes) {
       const std::int64_t lanes = std::min<std::int64_t>(kLanes, cols - j);
       Vec block[kLanes];
       if (lanes == kLanes && there == kLanes) {
-        for (int r = 0; r < kLanes; ++r) block[r] = load(from + (i + r) * ld + j);
+        for (int r = 0; r < kLanes; ++r) block[r] = load(from + (i + r) * ld + j) * factor;
       } else {
-        for (int r = 0; r < kLanes; ++r) block[r] = r < there ? load_first(from + (i + r) * ld + j, lanes) : Vec{};
+        for (int r = 0; r < kLanes; ++r) block[r] = r < there ? load_first(from + (i + r) * ld + j, lanes) * factor : Vec{};
       }
       exchange_all<kLanes / 2>(block, std::make_integer_sequence<int, kLanes>());
       if (kWhole || there == kLanes) {
@@ -105,8 +106,8 @@ void transpose_block(const T* from, std::int64_t ld, std::int64_t rows, std::int
 
 /// to [cols, padded(rows)] = fromᵀ, from [rows, cols] with `ld` between rows; the padding is 0.
 template <class T>
-void transpose_tile(const T* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to) {
-  transpose_block<true>(from, ld, rows, cols, to, padded(rows));
+void transpose_tile(const T* from, std::int64_t ld, std::int64_t rows, std::int64_t cols, float* to, float factor = 1.0f) {
+  transpose_block<true>(from, ld, rows, cols, to, padded(rows), factor);
 }
 
 /// Whether no element of [rows, cols], cols whole vectors, is infinite or NaN.

@@ -61,6 +61,7 @@ class CpuBackend final : public Backend {
     while (!steps.empty()) {
       std::size_t count = cpu::run_attention_gradients(steps, context_);
       if (count == 0) count = cpu::run_updates(steps, context_);
+      if (count == 0) count = cpu::run_products(steps, context_);
       if (count == 0) {
         dispatch(steps[0], context_);
         count = 1;

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "kernels/cpu/parallel.h"
@@ -33,7 +34,9 @@ class Gemm {
   std::string description() const;
   /// Whether calls with bf16 operands may be made: oneDNN, on a processor that it has such products for.
   bool takes_bf16() const;
-  void operator()(const GemmCall& call);
+  /// Products none of which reads or writes what another one writes, in one loop over the blocks of all.
+  void operator()(std::span<const GemmCall> calls);
+  void operator()(const GemmCall& call) { (*this)({&call, 1}); }
 
  private:
   struct Impl;

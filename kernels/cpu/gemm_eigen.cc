@@ -34,6 +34,8 @@ void multiply(const GemmCall& call, std::int64_t i, std::int64_t rows, std::int6
 
 struct Gemm::Impl {
   Threads threads;
+
+  void run(const GemmCall& call);
 };
 
 Gemm::Gemm(Threads threads) : impl_(std::make_unique<Impl>(Impl{threads})) {}
@@ -46,8 +48,12 @@ std::string Gemm::description() const {
 
 bool Gemm::takes_bf16() const { return false; }
 
-void Gemm::operator()(const GemmCall& call) {
-  if (small_gemm(call, impl_->threads)) return;
+void Gemm::operator()(std::span<const GemmCall> calls) {
+  for (const GemmCall& call : calls)
+    if (!small_gemm(call, impl_->threads)) impl_->run(call);
+}
+
+void Gemm::Impl::run(const GemmCall& call) {
   const GemmBlocks blocks = gemm_blocks(call.m, call.n, call.k, call.transpose_a);
   parallel_tasks(impl_->threads, blocks.count(), [&](std::int64_t task, int) {
     const std::int64_t i = task % blocks.row_parts * blocks.rows, j = task / blocks.row_parts * blocks.cols;

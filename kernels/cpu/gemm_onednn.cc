@@ -149,6 +149,9 @@ struct Product {
   std::vector<Primitive> primitives;
 };
 
+/// Whether a core's cache may still hold the rows that it wrote before.
+bool in_cache(const GemmCall& call) { return call.m * call.k + call.n * call.k + call.m * call.n <= 1 << 19; }
+
 struct Free {
   void operator()(void* memory) const { std::free(memory); }
 };
@@ -156,6 +159,13 @@ struct Free {
 }  // namespace
 
 struct Gemm::Impl {
+  /// A product of a loop, whose blocks are the tasks from `first` on.
+  struct Part {
+    const GemmCall* call;
+    Product* product;
+    std::int64_t first;
+  };
+
   Threads threads;
   OpenMp openmp = find_openmp();
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
@@ -164,6 +174,7 @@ struct Gemm::Impl {
   std::vector<std::unique_ptr<void, Free>> scratch;  // of each thread
   std::size_t scratch_bytes = 0;
   std::optional<bool> bf16;  // found out when asked
+  std::vector<Part> parts;  // of the loop that runs
 
   explicit Impl(Threads who) : threads(who), scratch(static_cast<std::size_t>(who.count())) {
     for (int i = 0; i < who.count(); ++i) streams.emplace_back(engine);
@@ -181,7 +192,9 @@ struct Gemm::Impl {
     });
   }
 
-  Product& find(const Key& key) {
+  Product& find(const GemmCall& call) {
+    const Key key = {call.m,         call.n,   call.k, call.lda, call.ldb, call.ldc, call.transpose_a, call.transpose_b, call.bias != nullptr,
+                     call.addend != nullptr, call.bf16, call.bf16_out};
     const auto known = products.find(key);
     if (known != products.end()) return known->second;
     Product product{gemm_blocks(key.m, key.n, key.k, key.transpose_a), {}};
@@ -192,6 +205,21 @@ struct Gemm::Impl {
       for (std::int64_t cols : {blocks.cols, last_cols}) product.primitives.emplace_back(engine, key, rows, cols, threads.count());
     for (const Primitive& primitive : product.primitives) reserve_scratch(primitive.scratch_bytes);
     return products.emplace(key, std::move(product)).first->second;
+  }
+
+  void run_block(const GemmCall& call, Product& product, std::int64_t block, std::size_t thread) {
+    const GemmBlocks& blocks = product.blocks;
+    const std::int64_t row = block % blocks.row_parts, col = block / blocks.row_parts, i = row * blocks.rows, j = col * blocks.cols;
+    const std::size_t which = (row + 1 == blocks.row_parts ? 2u : 0u) + (col + 1 == blocks.col_parts ? 1u : 0u);
+    const auto at = [](auto* operand, bool bf16, std::int64_t element) {
+      using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(operand)>>, const std::byte, std::byte>;
+      return static_cast<Byte*>(operand) + element * static_cast<std::int64_t>(size_of(bf16 ? DType::bf16 : DType::f32));
+    };
+    copy_addend(call, i, std::min(blocks.rows, call.m - i), j, std::min(blocks.cols, call.n - j));
+    product.primitives[which].run(streams[thread], thread, at(call.a, call.bf16, i * (call.transpose_a ? 1 : call.lda)),
+                                  at(call.b, call.bf16, j * (call.transpose_b ? call.ldb : 1)),
+                                  call.bias == nullptr ? nullptr : call.bias + j, at(call.c, call.bf16_out, i * call.ldc + j),
+                                  scratch[thread].get());
   }
 
   void reserve_scratch(std::size_t bytes) {
@@ -226,28 +254,27 @@ bool Gemm::takes_bf16() const {
   return *impl_->bf16;
 }
 
-void Gemm::operator()(const GemmCall& call) {
-  if (small_gemm(call, impl_->threads)) return;
+void Gemm::operator()(std::span<const GemmCall> calls) {
   const OneThread guard(impl_->openmp);
-  const Key key = {
-      call.m,          call.n,   call.k, call.lda, call.ldb, call.ldc, call.transpose_a, call.transpose_b, call.bias != nullptr,
-      call.addend != nullptr, call.bf16, call.bf16_out};
-  Product& product = impl_->find(key);
-  const GemmBlocks& blocks = product.blocks;
-  const auto bytes_of = [](bool bf16) { return static_cast<std::int64_t>(size_of(bf16 ? DType::bf16 : DType::f32)); };
-  parallel_tasks(impl_->threads, blocks.count(), [&](std::int64_t task, int thread) {
-    const std::int64_t row = task % blocks.row_parts, col = task / blocks.row_parts, i = row * blocks.rows, j = col * blocks.cols;
-    const std::size_t which = (row + 1 == blocks.row_parts ? 2u : 0u) + (col + 1 == blocks.col_parts ? 1u : 0u);
-    const auto t = static_cast<std::size_t>(thread);
-    const auto at = [&](const void* operand, std::int64_t element) {
-      return static_cast<const std::byte*>(operand) + element * bytes_of(call.bf16);
-    };
-    void* c = static_cast<std::byte*>(call.c) + (i * call.ldc + j) * bytes_of(call.bf16_out);
-    copy_addend(call, i, std::min(blocks.rows, call.m - i), j, std::min(blocks.cols, call.n - j));
-    product.primitives[which].run(impl_->streams[t], t, at(call.a, i * (call.transpose_a ? 1 : call.lda)),
-                                  at(call.b, j * (call.transpose_b ? call.ldb : 1)), call.bias == nullptr ? nullptr : call.bias + j,
-                                  c, impl_->scratch[t].get());
-  });
+  impl_->parts.clear();
+  std::int64_t tasks = 0;
+  bool near = true;
+  for (const GemmCall& call : calls) {
+    if (small_gemm(call, impl_->threads)) continue;
+    Product& product = impl_->find(call);
+    impl_->parts.push_back({&call, &product, tasks});
+    tasks += product.blocks.count();
+    near = near && in_cache(call);
+  }
+  const auto run = [&](std::int64_t task, int thread) {
+    auto part = impl_->parts.end() - 1;
+    while (part->first > task) --part;
+    impl_->run_block(*part->call, *part->product, task - part->first, static_cast<std::size_t>(thread));
+  };
+  if (near)
+    parallel_near(impl_->threads, tasks, run);
+  else
+    parallel_tasks(impl_->threads, tasks, run);
 }
 
 }  // namespace graft::cpu

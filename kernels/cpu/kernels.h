@@ -84,6 +84,10 @@ void run(const LionUpdate&, const Step&, Context&);
 /// same bits as one by one.
 std::size_t run_attention_gradients(std::span<const Step> steps, Context&);
 
+/// Runs the products that `steps` begins with, as far as they are independent, together; returns how many that were. The same bits as one
+/// by one.
+std::size_t run_products(std::span<const Step> steps, Context&);
+
 /// Runs the updates of parameters that `steps` begins with, together, in one loop over all their elements; returns how many that were.
 std::size_t run_updates(std::span<const Step> steps, Context&);
 

@@ -12,7 +12,7 @@ namespace {
 template <class Row>
 void for_each_chunk(const Step& step, const Context& context, const RowChunks& chunks, std::int64_t width, const Row& row) {
   float* partial = static_cast<float*>(step.workspace);
-  parallel_tasks(chunks.rows * width < kElementGrain ? Threads() : context.threads, chunks.count, [&](std::int64_t chunk, int) {
+  parallel_near(chunks.rows * width < kElementGrain ? Threads() : context.threads, chunks.count, [&](std::int64_t chunk, int) {
     float* sums = partial + chunk * width;
     std::fill_n(sums, width, 0.0f);
     for (std::int64_t i = chunks.begin(chunk); i < chunks.end(chunk); ++i) row(i, sums);

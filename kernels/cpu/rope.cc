@@ -66,7 +66,7 @@ void run(const Rope& op, const Step& step, Context& context) {
   Tables(step.workspace, half, 0).prepare(op, sign);
   Tile* tiles = reinterpret_cast<Tile*>(static_cast<char*>(step.workspace) + Tables::bytes(half, context.threads.count()));
   const std::int64_t count = list_tiles(segments, Side::queries, kRopeRows, tiles);
-  parallel_tasks(step.in[0].size() < kElementGrain ? Threads() : context.threads, count, [&](std::int64_t task, int thread) {
+  parallel_near(step.in[0].size() < kElementGrain ? Threads() : context.threads, count, [&](std::int64_t task, int thread) {
     const Tile& tile = tiles[task];
     Tables tables(step.workspace, half, thread);
     const std::int64_t position = detail::rope_offset(op, step.in, tile.segment) + tile.begin - segments[tile.segment].q_begin;

@@ -39,7 +39,7 @@ bool ThreadTeam::spin(const Ready& ready) const {
   }
 }
 
-ThreadTeam::ThreadTeam(int threads) {
+ThreadTeam::ThreadTeam(int threads) : shares_(static_cast<std::size_t>(threads)) {
   // With more threads than processors one that spins only keeps another from its work.
   if (threads <= static_cast<int>(std::thread::hardware_concurrency())) spin_ = kSpin;
   workers_.reserve(static_cast<std::size_t>(threads - 1));

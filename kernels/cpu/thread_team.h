@@ -23,6 +23,14 @@ class ThreadTeam {
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
+  /// The tasks of a loop that one thread begins with and others may take when theirs are done; for parallel_near.
+  struct alignas(64) Share {
+    std::atomic<std::int64_t> left{0};
+    std::int64_t begin = 0;
+  };
+  /// One a thread, for the loop that runs.
+  Share* shares() { return shares_.data(); }
+
   /// Calls body(task, thread) for every 0 ≤ task < tasks, the next task going to the next free thread; 0 ≤ thread < size(), and no two
   /// calls with the same `thread` overlap. All tasks are done, or called at least, when it returns; then it throws what the first task
   /// that threw has thrown. One loop at a time: neither from a body nor from two threads.
@@ -63,6 +71,7 @@ class ThreadTeam {
   std::exception_ptr error_;              // of task failed_, guarded by mutex_
   std::uint32_t failed_ = 0;
   std::chrono::microseconds spin_{};
+  std::vector<Share> shares_;
   std::vector<std::thread> workers_;
 };
 

@@ -89,7 +89,7 @@ void run(const GlobalNorm& op, const Step& step, Context& context) {
   double* partial = static_cast<double*>(step.workspace);
   std::int64_t pieces = 0;
   for (const TensorView& x : step.in) pieces += sum_pieces(x.size());
-  parallel_tasks(context.threads, pieces, [&](std::int64_t task, int) {
+  parallel_near(context.threads, pieces, [&](std::int64_t task, int) {
     std::size_t i = 0;
     std::int64_t piece = task;
     for (; piece >= sum_pieces(step.in[i].size()); ++i) piece -= sum_pieces(step.in[i].size());
@@ -115,7 +115,7 @@ std::size_t run_updates(std::span<const Step> steps, Context& context) {
     tasks += grains(step);
     elements += step.in[0].size();
   }
-  parallel_tasks(elements < kElementGrain ? Threads() : context.threads, tasks, [&](std::int64_t task, int) {
+  parallel_near(elements < kElementGrain ? Threads() : context.threads, tasks, [&](std::int64_t task, int) {
     std::size_t i = 0;
     for (; task >= grains(steps[i]); ++i) task -= grains(steps[i]);
     const Step& step = steps[i];

@@ -74,9 +74,11 @@ CausalSelfAttention::CausalSelfAttention(Graph& graph, std::string_view name, co
 }
 
 Value CausalSelfAttention::forward(Graph& graph, Value x, const Segments& segments) const {
-  const Value q = graph.rope(scoped(graph, "q_proj", q_proj, x), rope_theta, head_dim, segments, rope_scaling);
-  const Value k = graph.rope(scoped(graph, "k_proj", k_proj, x), rope_theta, head_dim, segments, rope_scaling);
+  // The products lie side by side, so that a backend can run them together.
+  const Value flat_q = scoped(graph, "q_proj", q_proj, x), flat_k = scoped(graph, "k_proj", k_proj, x);
   const Value v = scoped(graph, "v_proj", v_proj, x);
+  const Value q = graph.rope(flat_q, rope_theta, head_dim, segments, rope_scaling);
+  const Value k = graph.rope(flat_k, rope_theta, head_dim, segments, rope_scaling);
   AttentionOptions options;
   options.segments = segments;
   options.window = window;
@@ -88,11 +90,10 @@ Value CausalSelfAttention::decode(Graph& graph, Value x, KvCache& cache, Value k
                                   const CacheSlots& slots) const {
   const std::int64_t sequences = graph.shape(kv_pos).size();
   const Segments segments = sequences > 1 ? Segments::uniform(graph.shape(x).rows() / sequences) : Segments::single();
-  const Value q =
-      graph.rope_dynamic_offset(scoped(graph, "q_proj", q_proj, x), rope_theta, kv_pos, head_dim, segments, rope_scaling);
-  const Value k =
-      graph.rope_dynamic_offset(scoped(graph, "k_proj", k_proj, x), rope_theta, kv_pos, head_dim, segments, rope_scaling);
+  const Value flat_q = scoped(graph, "q_proj", q_proj, x), flat_k = scoped(graph, "k_proj", k_proj, x);
   const Value v = scoped(graph, "v_proj", v_proj, x);
+  const Value q = graph.rope_dynamic_offset(flat_q, rope_theta, kv_pos, head_dim, segments, rope_scaling);
+  const Value k = graph.rope_dynamic_offset(flat_k, rope_theta, kv_pos, head_dim, segments, rope_scaling);
   cache.k = graph.cache_write(k, cache.k, kv_pos, slots);
   cache.v = graph.cache_write(v, cache.v, kv_pos, slots);
   const Value attended =
