@@ -216,7 +216,8 @@ struct SegmentLayout {
 /// out = softmax(scale·q·kᵀ + mask)·v, per head and segment (Vaswani et al. 2017, eq. 1; GQA: Ainslie et al. 2023).
 /// in: q [q_seq, H·D], k, v [kv_seq, Hkv·D], if packed: q_offsets, kv_offsets u32 [n + 1]
 /// out: out like q; lse [q_seq, H], f32 (f64 if q is) = natural log Σ exp of the row's scaled scores, saved for the backward pass.
-/// A row that sees no key gives out = 0, lse = −inf and gradients 0.
+/// A row that sees no key gives out = 0, lse = −inf and gradients 0. What is not seen has no effect, whatever it holds: a hidden ∞ or NaN
+/// reaches no result, here, in the gradients and in CachedAttention.
 struct MultiHeadAttn { AttentionShape heads; Mask mask; double scale = 1.0; SegmentLayout segments; };
 /// delta[i, h] = Σ_d dout[i, h, d] · out[i, h, d] (Dao et al. 2022, eq. 4).   in: out, dout   out: delta [q_seq, H], f32 as lse
 struct AttnDelta { AttentionShape heads; static constexpr std::string_view no_gradient = "second derivatives of attention are not implemented"; };
