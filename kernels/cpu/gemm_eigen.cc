@@ -55,7 +55,7 @@ void Gemm::operator()(std::span<const GemmCall> calls) {
 
 void Gemm::Impl::run(const GemmCall& call) {
   const GemmBlocks blocks = gemm_blocks(call.m, call.n, call.k, call.transpose_a);
-  parallel_tasks(impl_->threads, blocks.count(), [&](std::int64_t task, int) {
+  parallel_tasks(threads, blocks.count(), [&](std::int64_t task, int) {
     const std::int64_t i = task % blocks.row_parts * blocks.rows, j = task / blocks.row_parts * blocks.cols;
     const std::int64_t rows = std::min(blocks.rows, call.m - i), cols = std::min(blocks.cols, call.n - j);
     if (call.transpose_a && call.transpose_b) return multiply<ColMajor, ColMajor>(call, i, rows, j, cols);
