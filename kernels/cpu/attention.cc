@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -220,7 +221,11 @@ void attention_gradients(const MultiHeadAttn& attn, std::span<const TensorView> 
     const Turn turn{progress, first || out.dq == nullptr ? nullptr : progress - p.kv_heads};
     key_gradient<T>(p, keys, task % p.kv_heads, sums, turn, Scratch(workspace, thread, p.head_dim));
   };
-  if (out.dq == nullptr || tasks.count == p.segments.count())
+  // A task that waits for another must be begun after it.
+  const bool waits = out.dq != nullptr && std::any_of(tasks.tiles, tasks.tiles + tasks.count, [&](const Tile& keys) {
+                       return keys.begin != p.segments[keys.segment].kv_begin;
+                     });
+  if (!waits)
     parallel_near(threads, count, gradient);
   else
     parallel_tasks(threads, count, gradient);
