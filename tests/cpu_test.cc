@@ -70,7 +70,8 @@ Large binary(BinaryFn fn) {
           }};
 }
 
-Large attention(std::string name, std::int64_t head_dim, Mask mask, bool packed) {
+/// Without offsets two sequences of 290 rows each.
+Large attention(std::string name, std::int64_t head_dim, Mask mask, std::vector<double> offsets = {}) {
   return {std::move(name), [=](Graph& g) {
             constexpr std::int64_t kRows = 580, kHeads = 4, kKvHeads = 2;
             const Value q = random(g, "q", {kRows, kHeads * head_dim}), k = random(g, "k", {kRows, kKvHeads * head_dim});
@@ -79,9 +80,9 @@ Large attention(std::string name, std::int64_t head_dim, Mask mask, bool packed)
             options.window = mask.window;
             options.mask = mask.kind;
             testing::Inputs inputs;
-            if (packed) {
+            if (!offsets.empty()) {
               options.segments = Segments::packed(g.input_u32("offsets", {6}));
-              inputs["offsets"] = {0, 1, 1, 130, 260, kRows};
+              inputs["offsets"] = offsets;
             } else {
               options.segments = Segments::uniform(290);
             }
@@ -175,9 +176,11 @@ std::vector<Large> all_large() {
                      return inputs;
                    }});
   }
-  all.push_back(attention("attention_causal", 64, {Mask::Kind::causal}, false));
-  all.push_back(attention("attention_window_packed", 24, {Mask::Kind::window, 140}, true));
-  all.push_back(attention("attention_full_packed", 16, {Mask::Kind::full}, true));
+  all.push_back(attention("attention_causal", 64, {Mask::Kind::causal}));
+  all.push_back(attention("attention_window_packed", 24, {Mask::Kind::window, 140}, {0, 1, 1, 130, 260, 580}));
+  all.push_back(attention("attention_full_packed", 16, {Mask::Kind::full}, {0, 1, 1, 130, 260, 580}));
+  // As many sequences as tiles, though one has them all.
+  all.push_back(attention("attention_empty_sequences", 16, {Mask::Kind::causal}, {0, 0, 0, 0, 0, 580}));
   all.push_back(
       {"cached_attention", [](Graph& g) {
          const Value q = random(g, "q", {1, 4 * 24}), k = random(g, "k", {700, 2 * 24}), v = random(g, "v", {700, 2 * 24});
@@ -218,7 +221,7 @@ TEST_P(Cpu, HasTheSameBitsWithOneTwoAndFourThreads) {
 
 TEST(CpuBackend, RunsF64OnTheReferenceKernels) {
   Graph graph(7);
-  const testing::Inputs inputs = attention("", 16, {Mask::Kind::causal}, true).build(graph);
+  const testing::Inputs inputs = attention("", 16, {Mask::Kind::causal}, {0, 1, 1, 130, 260, 580}).build(graph);
   const Graph wide = graph.to_f64();
   EXPECT_EQ(testing::run_once(wide, *cpu_backend(2), inputs), testing::run_once(wide, *reference_backend(), inputs));
 }
