@@ -38,8 +38,10 @@ class Guarded {
   std::vector<Line> memory_;
 };
 
-/// Runs one op on random inputs; output `slot` is written over `input` if that is not −1. Returns the outputs' bytes.
-std::vector<std::vector<char>> run_step(const Op& op, const std::vector<TensorType>& types, std::size_t slot = 0, int input = -1) {
+/// Runs one op on random inputs; output `slot` is written over `input` if that is not −1. Scratch memory holds bytes `scratch` before.
+/// Returns the outputs' bytes.
+std::vector<std::vector<char>> run_step(const Op& op, const std::vector<TensorType>& types, std::size_t slot = 0, int input = -1,
+                                        char scratch = 0) {
   Graph graph;
   std::vector<Value> values;
   for (const TensorType& type : types) values.push_back(graph.input("x" + std::to_string(values.size()), type.shape, type.dtype));
@@ -73,7 +75,9 @@ std::vector<std::vector<char>> run_step(const Op& op, const std::vector<TensorTy
     memory.emplace_back(node.outputs[i].bytes());
     out.push_back({memory.back().data(), node.outputs[i]});
   }
-  memory.emplace_back(backend->workspace(graph, node));
+  const std::size_t bytes_of_scratch = backend->workspace(graph, node);
+  memory.emplace_back(bytes_of_scratch);
+  std::memset(memory.back().data(), scratch, bytes_of_scratch);
   const Step step = {&node, in, out, memory.back().data()};
   backend->run({&step, 1});
   for (Guarded& x : memory) EXPECT_TRUE(x.intact()) << op_name(op) << " wrote behind its memory";
@@ -183,6 +187,24 @@ TEST(CpuStep, KernelsKeepToTheirOutputsAndWorkspace) {
   for (const std::int64_t t : {1, 70})
     run_step(CachedAttention{{3, 1, 20}, 0.2}, {f32({3 * t, 60}), f32({900, 20}), f32({900, 20}), three});
   run_attention_steps(DType::f32);
+}
+
+TEST(CpuStep, AttentionDoesNotDependOnWhatScratchMemoryHeld) {
+  const auto f32 = [](Shape shape) { return TensorType{DType::f32, shape}; };
+  // Of the second tile of queries some see keys of the first tile, and some do not; before the last 100 keys there are none to see.
+  for (const Mask mask : {Mask{Mask::Kind::window, 20}, Mask{Mask::Kind::causal}}) {
+    for (const std::int64_t keys : {300, 100}) {
+      const MultiHeadAttn attn{{3, 1, 20}, mask, 0.2, {}};
+      const TensorType q = f32({300, 60}), k = f32({keys, 20}), row = f32({300, 3});
+      const auto expect_same = [&](const Op& op, const std::vector<TensorType>& types) {
+        EXPECT_EQ(run_step(op, types), run_step(op, types, 0, -1, '\xff')) << op_name(op) << ", " << keys << " keys";  // all NaN
+      };
+      expect_same(attn, {q, k, k});
+      expect_same(MultiHeadAttnGradQ{attn}, {q, k, k, row, q, row});
+      expect_same(MultiHeadAttnGradK{attn}, {q, k, k, row, q, row});
+      expect_same(MultiHeadAttnGradV{attn}, {q, k, k, row, q, row});
+    }
+  }
 }
 
 /// Both those that take bf16 and those that are given widened values.
