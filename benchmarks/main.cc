@@ -76,7 +76,8 @@ int run(int argc, char** argv) {
   app.add_option(
       "--peer", pythons,
       "a Python that has PyTorch, measured beside graft; may be given several times. For ./dev bench also: torch (the newest, from "
-      "PyPI), debian (that of the distribution); both are installed when missing");
+      "PyPI), debian (that of the distribution); both are installed when missing")
+      ->allow_extra_args(false);
   app.add_flag("--compiled,!--no-compiled", compiled, "peers of version 2 and newer also run with torch.compile (default: yes)");
   app.add_option("--threads", settings.threads, "0: all")->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_option("--rounds", settings.rounds, "runs of each side after a warm-up")
