@@ -12,12 +12,21 @@
 
 namespace {
 
-/// "AMD EPYC 9B14", from /proc/cpuinfo.
+/// ", AVX-512 with bf16": the widest vectors of an x86 processor, which decide its speed more than its name does.
+std::string vectors() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) return __builtin_cpu_supports("avx512bf16") ? ", AVX-512 with bf16" : ", AVX-512";
+  if (__builtin_cpu_supports("avx2")) return ", AVX2";
+#endif
+  return "";
+}
+
+/// "AMD EPYC 9B14, AVX-512 with bf16", the name from /proc/cpuinfo.
 std::string processor() {
   std::ifstream in("/proc/cpuinfo");
   for (std::string line; std::getline(in, line);)
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  return "unknown";
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2) + vectors();
+  return "unknown" + vectors();
 }
 
 std::string today() {

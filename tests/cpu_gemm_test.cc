@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "graft/bf16.h"
 #include "graft/session.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/gemm_blocks.h"
@@ -101,9 +102,13 @@ std::vector<Size> small_sizes() {
   return sizes;
 }
 
-TEST(Gemm, IsTheProductForEveryTransposeBiasAndStride) {
+class GemmTest : public ::testing::TestWithParam<GemmChoice> {};
+INSTANTIATE_TEST_SUITE_P(, GemmTest, ::testing::Values(GemmChoice::packed, GemmChoice::onednn),
+                         [](const auto& info) { return info.param == GemmChoice::packed ? "packed" : "onednn"; });
+
+TEST_P(GemmTest, IsTheProductForEveryTransposeBiasAndStride) {
   ThreadTeam team(2);
-  Gemm gemm(team);
+  Gemm gemm(team, GetParam());
   for_each_problem(small_sizes(), [&](Problem problem) {
     const std::vector<float> c = problem.run(gemm);
     for (std::int64_t i = 0; i < problem.call.m; ++i) {
@@ -122,14 +127,14 @@ TEST(Gemm, IsTheProductForEveryTransposeBiasAndStride) {
 /// Large enough for many blocks, with a rest in both directions.
 const Size kLarge = {100, 1333, 260};
 
-TEST(Gemm, IsTheProductWhereThreadsShareIt) {
+TEST_P(GemmTest, IsTheProductWhereThreadsShareIt) {
   const GemmBlocks blocks = gemm_blocks(kLarge.m, kLarge.n, kLarge.k, false);
   ASSERT_GT(blocks.row_parts, 1);
   ASSERT_GT(blocks.col_parts, 1);
   ASSERT_NE(kLarge.m % blocks.rows, 0);
   ASSERT_NE(kLarge.n % blocks.cols, 0);
   ThreadTeam team(3);
-  Gemm gemm(team);
+  Gemm gemm(team, GetParam());
   for_each_problem({kLarge}, [&](Problem problem) {
     const std::vector<float> c = problem.run(gemm);
     for (std::int64_t i = 0; i < kLarge.m; ++i)
@@ -139,14 +144,57 @@ TEST(Gemm, IsTheProductWhereThreadsShareIt) {
   });
 }
 
-TEST(Gemm, HasTheSameBitsWithOneTwoAndFourThreads) {
+TEST_P(GemmTest, HasTheSameBitsWithOneTwoAndFourThreads) {
   ThreadTeam pair(2), quartet(4);
-  Gemm one(Threads{}), two(pair), four(quartet);
+  Gemm one(Threads{}, GetParam()), two(pair, GetParam()), four(quartet, GetParam());
   for_each_problem({kLarge, {1, 1000, 300}, {5, 2100, 70}, {900, 1, 300}, {64, 64, 2000}}, [&](Problem problem) {
     const std::vector<float> c = problem.run(one);
     EXPECT_EQ(problem.run(two), c) << problem.text();
     EXPECT_EQ(problem.run(four), c) << problem.text();
   });
+}
+
+TEST_P(GemmTest, TakesBf16AndWritesFloatsOrBf16) {
+  ThreadTeam team(2);
+  Gemm gemm(team, GetParam());
+  if (!gemm.takes_bf16()) GTEST_SKIP() << "no bf16 products of " << gemm.description() << " on this processor";
+  for (const bool bf16_out : {false, true})
+    for_each_problem({kLarge, {33, 65, 700}, {48, 16, 64}}, [&](Problem problem) {
+      if (bf16_out && problem.addend != Addend::none) return;
+      std::vector<Bf16> a, b, c16(problem.before.size(), to_bf16(7.0f));
+      const auto to_halves = [](std::vector<float>& from, std::vector<Bf16>& to) {
+        for (float& x : from) x = to_float(to.emplace_back(to_bf16(x)));
+      };
+      to_halves(problem.a, a), to_halves(problem.b, b);
+      problem.call.a = a.data(), problem.call.b = b.data();
+      problem.call.bf16 = true, problem.call.bf16_out = bf16_out;
+      std::vector<float> c = problem.before;
+      if (bf16_out) {
+        problem.call.c = c16.data();
+        gemm(problem.call);
+        std::transform(c16.begin(), c16.end(), c.begin(), [](Bf16 x) { return to_float(x); });
+      } else {
+        c = problem.run(gemm);
+      }
+      for (std::int64_t i = 0; i < problem.call.m; ++i)
+        for (std::int64_t j = 0; j < problem.call.ldc; ++j) {
+          const float got = c[static_cast<std::size_t>(i * problem.call.ldc + j)];
+          if (j >= problem.call.n) {
+            ASSERT_EQ(got, bf16_out ? 7.0f : problem.before[static_cast<std::size_t>(i * problem.call.ldc + j)]) << problem.text();
+          } else {
+            const double want = problem.wanted(i, j);
+            ASSERT_NEAR(got, want, 1e-4 + (bf16_out ? std::abs(want) / 256 : 0.0)) << problem.text() << " at " << i << ", " << j;
+          }
+        }
+    });
+}
+
+TEST(PackedGemm, HasTheSameBitsInTheSecondProductOfTheSameMemory) {
+  Gemm gemm(Threads{}, GemmChoice::packed), other(Threads{}, GemmChoice::packed);
+  Problem problem(kLarge, false, true, false, Addend::none, 0);
+  problem.run(gemm);
+  for (float& x : problem.b) x = 1.0f - x;  // where it was: what is packed of it is out of date
+  EXPECT_EQ(problem.run(gemm), problem.run(other));
 }
 
 TEST(GemmBlocks, CoverTheResultAndAreWorthAThread) {

@@ -81,9 +81,9 @@ class Products {
     steps_.push_back({&entry.node, entry.in, entry.out, nullptr});
   }
   /// How many ran together, from the first on.
-  std::size_t run() {
+  std::size_t run(GemmChoice choice = GemmChoice::fastest) {
     ThreadTeam team(2);
-    Gemm gemm(team);
+    Gemm gemm(team, choice);
     Context context{team, &gemm};
     return run_products(steps_, context);
   }
@@ -98,18 +98,22 @@ class Products {
   std::vector<Step> steps_;
 };
 
-TEST(Products, IndependentOnesRunTogetherAndHaveTheBitsTheyHaveAlone) {
+class TogetherBy : public ::testing::TestWithParam<GemmChoice> {};
+INSTANTIATE_TEST_SUITE_P(, TogetherBy, ::testing::Values(GemmChoice::packed, GemmChoice::onednn),
+                         [](const auto& info) { return info.param == GemmChoice::packed ? "packed" : "onednn"; });
+
+TEST_P(TogetherBy, IndependentProductsHaveTheBitsTheyHaveAlone) {
   Products together;
   together.add(together.at(4), together.at(0), together.at(1));
   together.add(together.at(5), together.at(0), together.at(2), together.at(3));
   together.add(together.at(6), together.at(1), together.at(0));
-  EXPECT_EQ(together.run(), 3u);
+  EXPECT_EQ(together.run(GetParam()), 3u);
   Products alone[3];
   alone[0].add(alone[0].at(4), alone[0].at(0), alone[0].at(1));
   alone[1].add(alone[1].at(5), alone[1].at(0), alone[1].at(2), alone[1].at(3));
   alone[2].add(alone[2].at(6), alone[2].at(1), alone[2].at(0));
   for (std::int64_t i = 0; i < 3; ++i) {
-    EXPECT_EQ(alone[i].run(), 1u);
+    EXPECT_EQ(alone[i].run(GetParam()), 1u);
     EXPECT_TRUE(std::equal(together.at(4 + i), together.at(5 + i), alone[i].at(4 + i))) << i;
     double sum = 0.0;  // element (0, 1) of the product
     const float *a = alone[i].at(i == 2 ? 1 : 0), *b = alone[i].at(i == 0 ? 1 : i == 1 ? 2 : 0);

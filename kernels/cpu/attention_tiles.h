@@ -36,7 +36,7 @@ GRAFT_INLINE void multiply_block(Strided a, const float* b, std::int64_t ldb, fl
 }
 
 // What fits the registers: 32 with AVX-512, 16 before.
-inline constexpr int kBlockRows = kLanes == 16 ? 6 : 4, kBlockVecs = kLanes == 16 ? 4 : 2;
+inline constexpr int kBlockRows = kLanes >= 8 ? 6 : 4, kBlockVecs = kLanes == 16 ? 4 : 2;
 
 template <int kRows>
 void multiply_rows(std::int64_t n, std::int64_t k, Strided a, const float* b, std::int64_t ldb, float* c, std::int64_t ldc,

@@ -23,16 +23,20 @@ struct GemmCall {
   const float* addend = nullptr;  ///< [m, n] with ldc, or null; C: C += A·B
 };
 
-/// Matrix products: the same bits whatever the number of threads. Implemented by exactly one of gemm_onednn.cc and gemm_eigen.cc.
+/// Who computes products that are not small: oneDNN if this build has it and it is the faster one here, or graft's own packed product
+/// (gemm_packed.cc); or the one that is asked for. Without oneDNN it is the packed product always.
+enum class GemmChoice { fastest, packed, onednn };
+
+/// Matrix products: the same bits whatever the number of threads.
 class Gemm {
  public:
-  explicit Gemm(Threads threads);
+  explicit Gemm(Threads threads, GemmChoice choice = GemmChoice::fastest);
   ~Gemm();
   Gemm(const Gemm&) = delete;
   Gemm& operator=(const Gemm&) = delete;
-  /// "oneDNN 2.6.3" or "Eigen 3.4.0".
+  /// "oneDNN 2.6.3" or "own products".
   std::string description() const;
-  /// Whether calls with bf16 operands may be made: oneDNN, on a processor that it has such products for.
+  /// Whether calls with bf16 operands may be made: not to oneDNN on a processor that it has no such products for.
   bool takes_bf16() const;
   /// Products none of which reads or writes what another one writes, in one loop over the blocks of all.
   void operator()(std::span<const GemmCall> calls);

@@ -1,41 +1,19 @@
 #include <dlfcn.h>
 
-#include <atomic>
 #include <cstddef>
-#include <cstdlib>
 #include <dnnl.hpp>
 #include <optional>
-#include <thread>
-#include <unordered_map>
 #include <vector>
 
 #include "graft/error.h"
 #include "graft/types.h"
-#include "kernels/cpu/gemm_blocks.h"
+#include "kernels/cpu/gemm_engine.h"
+#include "kernels/cpu/vec.h"
 
 namespace graft::cpu {
 namespace {
 
 using Memory = dnnl::memory;
-
-/// What a product's primitives depend on.
-struct Key {
-  std::int64_t m, n, k, lda, ldb, ldc;
-  bool transpose_a, transpose_b, bias, add, bf16, bf16_out;
-  bool operator==(const Key&) const = default;
-};
-
-struct KeyHash {
-  std::size_t operator()(const Key& key) const {
-    std::size_t hash = 0;
-    const std::int64_t flags = key.transpose_a + 2 * key.transpose_b + 4 * key.bias + 8 * key.add + 16 * key.bf16 + 32 * key.bf16_out;
-    for (std::int64_t x : {key.m, key.n, key.k, key.lda, key.ldb, key.ldc, flags}) {
-      hash = (hash ^ static_cast<std::size_t>(x)) * 0x9E3779B97F4A7C15u;
-      hash ^= hash >> 29;
-    }
-    return hash;
-  }
-};
 
 /// The OpenMP runtime that oneDNN runs on, if it does: found among what is loaded, as graft itself needs none.
 struct OpenMp {
@@ -93,18 +71,18 @@ struct Primitive {
   std::size_t scratch_bytes = 0;
   std::vector<Arguments> threads;
 
-  Primitive(const dnnl::engine& engine, const Key& key, std::int64_t rows, std::int64_t cols, int thread_count) {
-    const auto operands = key.bf16 ? Memory::data_type::bf16 : Memory::data_type::f32;
+  Primitive(const dnnl::engine& engine, const GemmCall& call, std::int64_t rows, std::int64_t cols, int thread_count) {
+    const auto operands = call.bf16 ? Memory::data_type::bf16 : Memory::data_type::f32;
     const auto matrix = [](std::int64_t r, std::int64_t c, std::int64_t row_step, std::int64_t col_step, Memory::data_type type) {
       return Memory::desc({r, c}, type, {row_step, col_step});
     };
-    const auto a = key.transpose_a ? matrix(rows, key.k, 1, key.lda, operands) : matrix(rows, key.k, key.lda, 1, operands);
-    const auto b = key.transpose_b ? matrix(key.k, cols, 1, key.ldb, operands) : matrix(key.k, cols, key.ldb, 1, operands);
-    const auto c = matrix(rows, cols, key.ldc, 1, key.bf16_out ? Memory::data_type::bf16 : Memory::data_type::f32);
-    const auto bias = key.bias ? matrix(1, cols, cols, 1, Memory::data_type::f32) : Memory::desc();
+    const auto a = call.transpose_a ? matrix(rows, call.k, 1, call.lda, operands) : matrix(rows, call.k, call.lda, 1, operands);
+    const auto b = call.transpose_b ? matrix(call.k, cols, 1, call.ldb, operands) : matrix(call.k, cols, call.ldb, 1, operands);
+    const auto c = matrix(rows, cols, call.ldc, 1, call.bf16_out ? Memory::data_type::bf16 : Memory::data_type::f32);
+    const auto bias = call.bias != nullptr ? matrix(1, cols, cols, 1, Memory::data_type::f32) : Memory::desc();
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    if (key.add) {
+    if (call.addend != nullptr) {
       dnnl::post_ops sum;
       sum.append_sum(1.0f);
       attributes.set_post_ops(sum);
@@ -122,7 +100,7 @@ struct Primitive {
                 {DNNL_ARG_WEIGHTS, x.b.get()},
                 {DNNL_ARG_DST, x.c.get()},
                 {DNNL_ARG_SCRATCHPAD, x.scratch.get()}};
-      if (key.bias) {
+      if (call.bias != nullptr) {
         x.bias = Memory(bias, engine, nullptr);
         x.list.push_back({DNNL_ARG_BIAS, x.bias.get()});
       }
@@ -143,138 +121,90 @@ struct Primitive {
   }
 };
 
-/// Primitives of the inner blocks, of the last row of blocks and of the last column of blocks.
-struct Product {
-  GemmBlocks blocks;
-  std::vector<Primitive> primitives;
-};
-
-/// Whether a core's cache may still hold the rows that it wrote before.
-bool in_cache(const GemmCall& call) { return call.m * call.k + call.n * call.k + call.m * call.n <= 1 << 19; }
-
-struct Free {
-  void operator()(void* memory) const { std::free(memory); }
-};
-
-}  // namespace
-
-struct Gemm::Impl {
-  /// A product of a loop, whose blocks are the tasks from `first` on.
-  struct Part {
-    const GemmCall* call;
-    Product* product;
-    std::int64_t first;
-  };
-
-  Threads threads;
+/// What all products share.
+struct Library {
   OpenMp openmp = find_openmp();
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
-  std::vector<dnnl::stream> streams;
-  std::unordered_map<Key, Product, KeyHash> products;
-  std::vector<std::unique_ptr<void, Free>> scratch;  // of each thread
-  std::size_t scratch_bytes = 0;
-  std::optional<bool> bf16;  // found out when asked
-  std::vector<Part> parts;  // of the loop that runs
+  std::vector<dnnl::stream> streams;  // of each thread
 
-  explicit Impl(Threads who) : threads(who), scratch(static_cast<std::size_t>(who.count())) {
-    for (int i = 0; i < who.count(); ++i) streams.emplace_back(engine);
-    keep_workers_single();
+  explicit Library(int threads) {
+    for (int i = 0; i < threads; ++i) streams.emplace_back(engine);
+  }
+};
+
+class OneDnnProduct final : public GemmProduct {
+ public:
+  OneDnnProduct(Library& library, const GemmCall& call) : library_(library), blocks_(gemm_blocks(call.m, call.n, call.k, call.transpose_a)) {
+    const OneThread guard(library.openmp);
+    const std::int64_t last_rows = call.m - (blocks_.row_parts - 1) * blocks_.rows, last_cols = call.n - (blocks_.col_parts - 1) * blocks_.cols;
+    for (std::int64_t rows : {blocks_.rows, last_rows})
+      for (std::int64_t cols : {blocks_.cols, last_cols})
+        primitives_.emplace_back(library.engine, call, rows, cols, static_cast<int>(library.streams.size()));
   }
 
-  /// OpenMP's setting is each thread's own. A task that waits for all others has every thread of the team take one.
-  void keep_workers_single() {
-    if (openmp.threads == nullptr) return;
-    std::atomic<int> arrived{0};
-    parallel_tasks(threads, threads.count(), [&](std::int64_t, int thread) {
-      if (thread > 0) openmp.set_threads(1);
-      ++arrived;
-      while (arrived < threads.count()) std::this_thread::yield();
-    });
+  std::size_t scratch_bytes() const override {
+    std::size_t bytes = 0;
+    for (const Primitive& primitive : primitives_) bytes = std::max(bytes, primitive.scratch_bytes);
+    return bytes;
   }
 
-  Product& find(const GemmCall& call) {
-    const Key key = {call.m,         call.n,   call.k, call.lda, call.ldb, call.ldc, call.transpose_a, call.transpose_b, call.bias != nullptr,
-                     call.addend != nullptr, call.bf16, call.bf16_out};
-    const auto known = products.find(key);
-    if (known != products.end()) return known->second;
-    Product product{gemm_blocks(key.m, key.n, key.k, key.transpose_a), {}};
-    const GemmBlocks& blocks = product.blocks;
-    const std::int64_t last_rows = key.m - (blocks.row_parts - 1) * blocks.rows;
-    const std::int64_t last_cols = key.n - (blocks.col_parts - 1) * blocks.cols;
-    for (std::int64_t rows : {blocks.rows, last_rows})
-      for (std::int64_t cols : {blocks.cols, last_cols}) product.primitives.emplace_back(engine, key, rows, cols, threads.count());
-    for (const Primitive& primitive : product.primitives) reserve_scratch(primitive.scratch_bytes);
-    return products.emplace(key, std::move(product)).first->second;
-  }
-
-  void run_block(const GemmCall& call, Product& product, std::int64_t block, std::size_t thread) {
-    const GemmBlocks& blocks = product.blocks;
-    const std::int64_t row = block % blocks.row_parts, col = block / blocks.row_parts, i = row * blocks.rows, j = col * blocks.cols;
-    const std::size_t which = (row + 1 == blocks.row_parts ? 2u : 0u) + (col + 1 == blocks.col_parts ? 1u : 0u);
+  void run(const GemmCall& call, std::uint64_t, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols, int thread,
+           void* scratch) override {
+    const OneThread guard(library_.openmp);
     const auto at = [](auto* operand, bool bf16, std::int64_t element) {
       using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(operand)>>, const std::byte, std::byte>;
       return static_cast<Byte*>(operand) + element * static_cast<std::int64_t>(size_of(bf16 ? DType::bf16 : DType::f32));
     };
-    copy_addend(call, i, std::min(blocks.rows, call.m - i), j, std::min(blocks.cols, call.n - j));
-    product.primitives[which].run(streams[thread], thread, at(call.a, call.bf16, i * (call.transpose_a ? 1 : call.lda)),
-                                  at(call.b, call.bf16, j * (call.transpose_b ? call.ldb : 1)),
-                                  call.bias == nullptr ? nullptr : call.bias + j, at(call.c, call.bf16_out, i * call.ldc + j),
-                                  scratch[thread].get());
+    const std::size_t which = (rows < blocks_.rows ? 2u : 0u) + (cols < blocks_.cols ? 1u : 0u), who = static_cast<std::size_t>(thread);
+    primitives_[which].run(library_.streams[who], who, at(call.a, call.bf16, i * (call.transpose_a ? 1 : call.lda)),
+                           at(call.b, call.bf16, j * (call.transpose_b ? call.ldb : 1)), call.bias == nullptr ? nullptr : call.bias + j,
+                           at(call.c, call.bf16_out, i * call.ldc + j), scratch);
   }
 
-  void reserve_scratch(std::size_t bytes) {
-    if (bytes <= scratch_bytes) return;
-    constexpr std::size_t kPage = 4096;
-    scratch_bytes = (bytes + kPage - 1) / kPage * kPage;
-    for (auto& memory : scratch) {
-      memory.reset(std::aligned_alloc(kPage, scratch_bytes));
-      if (!memory) throw Error("cpu backend: not enough memory for " + std::to_string(scratch_bytes) + " bytes of scratch");
-    }
-  }
+ private:
+  Library& library_;
+  GemmBlocks blocks_;
+  std::vector<Primitive> primitives_;  // of the inner blocks, of the last column of blocks, of the last row, of their corner
 };
 
-Gemm::Gemm(Threads threads) : impl_(std::make_unique<Impl>(threads)) {}
-Gemm::~Gemm() = default;
+class OneDnn final : public GemmEngine {
+ public:
+  explicit OneDnn(int threads) : library_(threads) {}
 
-std::string Gemm::description() const {
-  const dnnl_version_t& version = *dnnl_version();
-  return "oneDNN " + std::to_string(version.major) + "." + std::to_string(version.minor) + "." + std::to_string(version.patch);
-}
+  std::string description() const override {
+    const dnnl_version_t& version = *dnnl_version();
+    return "oneDNN " + std::to_string(version.major) + "." + std::to_string(version.minor) + "." + std::to_string(version.patch);
+  }
+  bool takes_bf16() override {
+    if (!bf16_) bf16_ = has_bf16();
+    return *bf16_;
+  }
+  std::unique_ptr<GemmProduct> prepare(const GemmCall& call) override { return std::make_unique<OneDnnProduct>(library_, call); }
 
-bool Gemm::takes_bf16() const {
-  if (!impl_->bf16) {
+ private:
+  bool has_bf16() {
+    GemmCall call{.m = 64, .n = 64, .k = 64, .bf16 = true, .bf16_out = true, .lda = 64, .ldb = 64, .ldc = 64};
+    const float bias[64] = {};
+    call.bias = bias;
     try {
-      const OneThread guard(impl_->openmp);
-      Primitive(impl_->engine, {64, 64, 64, 64, 64, 64, false, false, true, false, true, true}, 64, 64, 1);
-      impl_->bf16 = true;
+      OneDnnProduct(library_, call);
+      return true;
     } catch (const dnnl::error&) {
-      impl_->bf16 = false;
+      return false;
     }
   }
-  return *impl_->bf16;
-}
 
-void Gemm::operator()(std::span<const GemmCall> calls) {
-  const OneThread guard(impl_->openmp);
-  impl_->parts.clear();
-  std::int64_t tasks = 0;
-  bool near = true;
-  for (const GemmCall& call : calls) {
-    if (small_gemm(call, impl_->threads)) continue;
-    Product& product = impl_->find(call);
-    impl_->parts.push_back({&call, &product, tasks});
-    tasks += product.blocks.count();
-    near = near && in_cache(call);
-  }
-  const auto run = [&](std::int64_t task, int thread) {
-    auto part = impl_->parts.end() - 1;
-    while (part->first > task) --part;
-    impl_->run_block(*part->call, *part->product, task - part->first, static_cast<std::size_t>(thread));
-  };
-  if (near)
-    parallel_near(impl_->threads, tasks, run);
-  else
-    parallel_tasks(impl_->threads, tasks, run);
+  Library library_;
+  std::optional<bool> bf16_;  // found out when asked: that takes milliseconds
+};
+
+}  // namespace
+
+std::unique_ptr<GemmEngine> onednn_gemm(int threads) { return std::make_unique<OneDnn>(threads); }
+
+bool onednn_is_faster() {
+  const auto has = static_cast<unsigned>(dnnl::get_effective_cpu_isa()), avx512 = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+  return kLanes == 4 || (has & avx512) == avx512;
 }
 
 }  // namespace graft::cpu

@@ -30,10 +30,17 @@ typedef float UnalignedVec __attribute__((vector_size(kLanes * 4), aligned(4), m
 GRAFT_INLINE Vec broadcast(float x) { return x - Vec{}; }
 GRAFT_INLINE Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
 GRAFT_INLINE void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
+#if defined(__AVX2__) && !defined(__AVX512F__)
+GRAFT_INLINE __m256i first_lanes(std::int64_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+#endif
 /// The first n < kLanes elements; the other lanes are 0.
 GRAFT_INLINE Vec load_first(const float* p, std::int64_t n) {
 #if defined(__AVX512F__)
   return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p);
+#elif defined(__AVX2__)
+  return _mm256_maskload_ps(p, first_lanes(n));
 #else
   Vec v{};
   for (int i = 0; i < static_cast<int>(n); ++i) v[i] = p[i];
@@ -43,6 +50,8 @@ GRAFT_INLINE Vec load_first(const float* p, std::int64_t n) {
 GRAFT_INLINE void store_first(float* p, Vec v, std::int64_t n) {
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1u), v);
+#elif defined(__AVX2__)
+  _mm256_maskstore_ps(p, first_lanes(n), v);
 #else
   for (int i = 0; i < static_cast<int>(n); ++i) p[i] = v[i];
 #endif
