@@ -218,6 +218,14 @@ TEST(AccumulateErrors, SayWhatIsWrong) {
           "every token alike");
   }
 
+  for (const std::string name : {"loss", "count"}) {
+    Graph named;
+    const Value squares = named.sum(named.exp(named.parameter(name, {2})));
+    const Gradients gradients = differentiate(named, squares);
+    EXPECT_EQ(message_of([&] { optim::accumulate(named, gradients, squares, named.constant({}, {1.0})); }),
+              "accumulate: a parameter cannot be called \"" + name + "\" here");
+  }
+
   Graph twice;
   const CrossEntropyResult loss = classifier(twice, 2, DType::f32, Reduction::sum);
   const Gradients gradients = differentiate(twice, loss.loss);

@@ -179,6 +179,15 @@ TEST(BinaryRule, AddsUpBothOperandsWhenTheyAreOneValue) {
   }
 }
 
+TEST(BinaryRule, GivesARepeatedBf16OperandABf16Gradient) {
+  for (const Shape& shape : {Shape{3, 4}, Shape{4}, Shape{3, 1}, Shape{}}) {
+    Graph g(7);
+    const Value a = g.cast(g.parameter("a", {3, 4}, Init::normal(0, 1)), DType::bf16), b = g.cast(g.parameter("b", shape, Init::normal(0, 1)), DType::bf16);
+    const Value loss = g.sum(g.exp(g.cast(g.mul(a, b), DType::f32)));
+    EXPECT_EQ(g.type(differentiate(g, loss, {b}).of(g, b)), (TensorType{DType::bf16, shape})) << to_string(shape);
+  }
+}
+
 TEST(BroadcastRule, SumsOverEveryKindOfRepetition) {
   const std::vector<std::pair<Shape, Shape>> shapes = {{{4}, {3, 4}}, {{1, 4}, {3, 4}}, {{3, 1}, {3, 4}}, {{}, {3, 4}},
                                                        {{}, {4}},     {{3}, {3, 3}},    {{1}, {4, 1}},    {{4}, {1, 4}}};
