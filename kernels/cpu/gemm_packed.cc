@@ -11,7 +11,7 @@ namespace {
 
 // What fits the registers beside a vector or two of B and a number of A: 32 with AVX-512, 16 before.
 constexpr int kTileRows = kLanes == 16 ? 14 : kLanes == 8 ? 6 : 4, kTileVecs = 2, kTileCols = kTileVecs * kLanes;
-constexpr std::int64_t kDepth = 256, kRows = 12 * kTileRows;  // of a slice; of A packed at once, for the second cache
+constexpr std::int64_t kDepth = 256, kRows = 144 / kTileRows * kTileRows;  // of a slice; of A packed at once, for the second cache
 
 inline float to_float(float x) { return x; }
 using graft::to_float;
