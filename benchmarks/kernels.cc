@@ -9,9 +9,8 @@ std::string text(std::int64_t value) { return std::to_string(value); }
 
 }  // namespace
 
-std::vector<Row> bench_attention(const Settings& settings) {
+void bench_attention(const Settings& settings) {
   constexpr std::int64_t kHeads = 6, kKvHeads = 2;
-  std::vector<Row> rows;
   CeilingProbe ceiling(*settings.backend);
   for (const std::int64_t head_dim : {64, 128}) {
     for (const std::int64_t length : {256, 1024, 4096, 16384}) {
@@ -49,18 +48,16 @@ std::vector<Row> bench_attention(const Settings& settings) {
       row.more["GFLOP/s"] = rate / 1e9;
       row.more["% of GEMM"] = 100 * rate / limit;
       row.more["arena + workspace MB"] = static_cast<double>(session.plan().arena_bytes() + session.plan().workspace_bytes()) / 1e6;
-      rows.push_back(row);
+      settings.add(row);
     }
   }
-  return rows;
 }
 
-std::vector<Row> bench_gemm(const Settings& settings) {
+void bench_gemm(const Settings& settings) {
   struct Shape3 {
     std::int64_t m, n, k;
     bool transpose_a, transpose_b;
   };
-  std::vector<Row> rows;
   CeilingProbe ceiling(*settings.backend);
   for (const Shape3 s :
        {Shape3{1024, 1024, 1024, false, false}, Shape3{2048, 1024, 384, false, false}, Shape3{2048, 384, 1024, false, true},
@@ -80,12 +77,11 @@ std::vector<Row> bench_gemm(const Settings& settings) {
     Row row{"gemm", name, times[0], {}, {}};
     row.more["GFLOP/s"] = flops / times[0] / 1e9;
     row.more["% of 1024^3"] = 100 * flops / times[0] / (CeilingProbe::kProductFlops / times[1]);
-    rows.push_back(row);
+    settings.add(row);
   }
-  return rows;
 }
 
-std::vector<Row> bench_decode(const Settings& settings) {
+void bench_decode(const Settings& settings) {
   constexpr std::int64_t kCache = 4096;
   nn::LlamaConfig config;
   config.vocab_size = 4096;
@@ -114,5 +110,5 @@ std::vector<Row> bench_decode(const Settings& settings) {
   row.more["GB/s"] = rate / 1e9;
   row.more["read GB/s"] = limit / 1e9;
   row.more["% of read"] = 100 * rate / limit;
-  return {row};
+  settings.add(row);
 }

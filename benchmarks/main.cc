@@ -65,9 +65,30 @@ nlohmann::ordered_json read_json(const std::string& file) {
 }
 
 void write_text(const std::filesystem::path& file, const std::string& text) {
-  std::ofstream out(file);
+  const std::filesystem::path whole = file.string() + ".new";  // a run that is stopped leaves the file as it was
+  std::ofstream out(whole);
   out << text;
-  if (!out.flush()) throw graft::Error("cannot write \"" + file.string() + "\"");
+  if (!out.flush()) throw graft::Error("cannot write \"" + whole.string() + "\"");
+  std::filesystem::rename(whole, file);
+}
+
+/// Writes a row to FOLDER/<processor>-<date>.json, with a chart beside it; other rows of an earlier run of that day stay. A run that is
+/// stopped keeps what it has measured.
+std::filesystem::path keep(const Row& row, const std::string& folder, const Settings& settings, const std::string& backend) {
+  nlohmann::ordered_json results = {{"date", today()},        {"processor", processor()},    {"backend", backend},
+                                    {"compiler", compiler()}, {"threads", settings.threads}, {"results", nlohmann::ordered_json::array({to_json(row)})}};
+  results["results"][0]["rounds"] = settings.rounds;
+  std::filesystem::create_directories(folder);
+  std::filesystem::path file = std::filesystem::path(folder) / (slug(processor()) + "-" + today() + ".json");
+  if (std::filesystem::exists(file)) {
+    nlohmann::ordered_json whole = read_json(file.string());
+    merge_results(whole, results);
+    results = whole;
+  }
+  write_text(file, results.dump(2) + "\n");
+  const std::string chart = svg_chart(results);
+  if (!chart.empty()) write_text(std::filesystem::path(file).replace_extension(".svg"), chart);
+  return file;
 }
 
 const std::vector<std::string> kBenches = {"step", "scaling", "attention", "gemm", "memory", "decode", "tokenizer", "start", "save"};
@@ -122,12 +143,11 @@ int run(int argc, char** argv) {
   const std::unique_ptr<graft::Backend> backend = graft::cpu_backend(settings.threads);
   settings.backend = backend.get();
   std::printf("%s, %s, %s, %s\n", backend->description().c_str(), compiler().c_str(), processor().c_str(), today().c_str());
-  std::vector<Row> rows;
-  const auto add = [&](std::vector<Row> more) {
-    for (Row& row : more) {
-      row.print();
-      rows.push_back(std::move(row));
-    }
+  std::filesystem::path file;
+  settings.add = [&](const Row& row) {
+    row.print();
+    std::fflush(stdout);
+    if (!out_folder.empty()) file = keep(row, out_folder, settings, backend->description());
   };
   const std::string script = std::string(GRAFT_SOURCE_DIR) + "/benchmarks/peer_torch.py";
   std::vector<std::unique_ptr<Peer>> running;
@@ -143,39 +163,20 @@ int run(int argc, char** argv) {
     }
   };
   start_peers(false);
-  if (wants("memory")) add(bench_memory(settings, argv[0]));  // first: the peer's process must be fresh
-  if (wants("start")) add(bench_start(settings, argv[0]));
-  if (wants("gemm")) add(bench_gemm(settings));
-  if (wants("attention")) add(bench_attention(settings));
-  if (wants("decode")) add(bench_decode(settings));
-  if (wants("tokenizer")) add(bench_tokenizer(settings));
-  if (wants("scaling")) add(bench_scaling(settings));
-  if (wants("save")) add(bench_save(settings));
+  if (wants("memory")) bench_memory(settings, argv[0]);  // first: the peer's process must be fresh
+  if (wants("start")) bench_start(settings, argv[0]);
+  if (wants("gemm")) bench_gemm(settings);
+  if (wants("attention")) bench_attention(settings);
+  if (wants("decode")) bench_decode(settings);
+  if (wants("tokenizer")) bench_tokenizer(settings);
+  if (wants("scaling")) bench_scaling(settings);
+  if (wants("save")) bench_save(settings);
   if (wants("step")) {
     start_peers(compiled);
-    add(bench_step(settings));
+    bench_step(settings);
   }
 
-  if (!out_folder.empty()) {
-    nlohmann::ordered_json results = {
-        {"date", today()},        {"processor", processor()},    {"backend", backend->description()},
-        {"compiler", compiler()}, {"threads", settings.threads}, {"results", nlohmann::ordered_json::array()}};
-    for (const Row& row : rows) {
-      results["results"].push_back(to_json(row));
-      results["results"].back()["rounds"] = settings.rounds;
-    }
-    std::filesystem::create_directories(out_folder);
-    const std::filesystem::path file = std::filesystem::path(out_folder) / (slug(processor()) + "-" + today() + ".json");
-    if (std::filesystem::exists(file)) {
-      nlohmann::ordered_json whole = read_json(file.string());
-      merge_results(whole, results);
-      results = whole;
-    }
-    write_text(file, results.dump(2) + "\n");
-    const std::string chart = svg_chart(results);
-    if (!chart.empty()) write_text(std::filesystem::path(file).replace_extension(".svg"), chart);
-    std::printf("written to %s\n", file.string().c_str());
-  }
+  if (!file.empty()) std::printf("written to %s\n", file.string().c_str());
   return 0;
 }
 

@@ -21,6 +21,7 @@ struct Settings {
   std::string only;  ///< part of a case's name; "" for all
   std::vector<PeerSide> peers;
   graft::Backend* backend = nullptr;
+  std::function<void(Row)> add;  ///< what is done with each row as soon as it is measured
 };
 
 inline double median(std::vector<double> values) {
@@ -54,19 +55,19 @@ class CeilingProbe {
 };
 
 /// Configurations S, M, L and W in f32, and in bf16 beside their own f32.
-std::vector<Row> bench_step(const Settings& settings);
+void bench_step(const Settings& settings);
 /// Ten steps of configurations S and M with a checkpoint saved beside them, and before them.
-std::vector<Row> bench_save(const Settings& settings);
+void bench_save(const Settings& settings);
 /// Configuration M with one thread and with all.
-std::vector<Row> bench_scaling(const Settings& settings);
-std::vector<Row> bench_attention(const Settings& settings);
-std::vector<Row> bench_gemm(const Settings& settings);
-std::vector<Row> bench_decode(const Settings& settings);
+void bench_scaling(const Settings& settings);
+void bench_attention(const Settings& settings);
+void bench_gemm(const Settings& settings);
+void bench_decode(const Settings& settings);
 /// Encoding a text of 8 MB on one thread, beside the tokenizers package of a peer that has it.
-std::vector<Row> bench_tokenizer(const Settings& settings);
+void bench_tokenizer(const Settings& settings);
 /// Peak resident memory of a process that trains config L for three steps; the peer's has run nothing else.
-std::vector<Row> bench_memory(const Settings& settings, const std::string& self);
+void bench_memory(const Settings& settings, const std::string& self);
 /// From the start of a process to the end of its first training step, config S.
-std::vector<Row> bench_start(const Settings& settings, const std::string& self);
+void bench_start(const Settings& settings, const std::string& self);
 /// What bench_memory and bench_start run in a process of its own: trains config `name`, prints its peak memory in bytes.
 int training_child(const std::string& name, int threads, int steps);

@@ -102,8 +102,7 @@ double child(const std::string& self, const Settings& settings, const std::strin
 
 }  // namespace
 
-std::vector<Row> bench_step(const Settings& settings) {
-  std::vector<Row> rows;
+void bench_step(const Settings& settings) {
   CeilingProbe ceiling(*settings.backend);
   for (const StepCase& c : kCases) {
     for (const bool bf16 : {false, true}) {
@@ -129,16 +128,14 @@ std::vector<Row> bench_step(const Settings& settings) {
       row.more["% of GEMM"] = 100 * rate / limit;
       if (bf16) row.more["times f32"] = times.back() / times[0];
       for (std::size_t i = 0; i < settings.peers.size(); ++i) row.peers.emplace_back(settings.peers[i].label(), times[i + 2]);
-      rows.push_back(row);
+      settings.add(row);
     }
   }
-  return rows;
 }
 
-std::vector<Row> bench_save(const Settings& settings) {
+void bench_save(const Settings& settings) {
   constexpr int kEvery = 10;
   const std::filesystem::path folder = std::filesystem::temp_directory_path() / ("graft_bench_save_" + std::to_string(getpid()));
-  std::vector<Row> rows;
   for (const char* name : {"S", "M"}) {
     if (std::string(name).find(settings.only) == std::string::npos) continue;
     TrainingStep step(step_case(name), *settings.backend);
@@ -161,13 +158,12 @@ std::vector<Row> bench_save(const Settings& settings) {
     row.more["% over no saving"] = 100 * (times[1] / times[0] - 1);
     row.more["% not beside"] = 100 * (times[2] / times[0] - 1);
     row.more["MB"] = static_cast<double>(std::filesystem::file_size(checkpoints.latest())) / 1e6;
-    rows.push_back(row);
+    settings.add(row);
   }
   std::filesystem::remove_all(folder);
-  return rows;
 }
 
-std::vector<Row> bench_scaling(const Settings& settings) {
+void bench_scaling(const Settings& settings) {
   const StepCase& c = step_case("M");
   const std::unique_ptr<Backend> one = cpu_backend(1);
   TrainingStep alone(c, *one), all(c, *settings.backend);
@@ -176,7 +172,7 @@ std::vector<Row> bench_scaling(const Settings& settings) {
   Row row{"scaling", "M f32", times[0], {}, {}};
   row.more["1 thread ms"] = times[1] * 1e3;
   row.more[std::to_string(settings.threads) + " threads over 1"] = times[1] / times[0];
-  return {row};
+  settings.add(row);
 }
 
 int training_child(const std::string& name, int threads, int steps) {
@@ -189,7 +185,7 @@ int training_child(const std::string& name, int threads, int steps) {
   return 0;
 }
 
-std::vector<Row> bench_memory(const Settings& settings, const std::string& self) {
+void bench_memory(const Settings& settings, const std::string& self) {
   const double bytes = child(self, settings, "L", 3);
   Row row{"memory", "L f32", 0, {}, {}};
   row.more["peak MB"] = bytes / 1e6;
@@ -200,10 +196,10 @@ std::vector<Row> bench_memory(const Settings& settings, const std::string& self)
     row.more[side.label() + " peak MB"] = theirs / 1e6;
     row.more["of " + side.label()] = bytes / theirs;
   }
-  return {row};
+  settings.add(row);
 }
 
-std::vector<Row> bench_start(const Settings& settings, const std::string& self) {
+void bench_start(const Settings& settings, const std::string& self) {
   const std::vector<double> times = alternate({[&] { return timed([&] { child(self, settings, "S", 1); }); }}, settings.rounds);
-  return {{"start", "S f32", times[0], {}, {}}};
+  settings.add({"start", "S f32", times[0], {}, {}});
 }

@@ -29,13 +29,12 @@ std::string sample_text() {
 
 }  // namespace
 
-std::vector<Row> bench_tokenizer(const Settings& settings) {
+void bench_tokenizer(const Settings& settings) {
   const std::string text = sample_text();
   const auto megabytes = static_cast<double>(text.size()) / 1e6;
   const fs::path folder = fs::temp_directory_path() / ("graft_bench_" + std::to_string(::getpid()));
   fs::create_directories(folder);
   std::ofstream(folder / "text", std::ios::binary) << text;
-  std::vector<Row> rows;
   for (const auto& [name, pattern] : {std::pair("gpt2", kGpt2Pattern), std::pair("llama3", kLlama3Pattern)}) {
     const std::string title = std::string("encode, ") + name + " pattern, 16,384 tokens";
     if (title.find(settings.only) == std::string::npos) continue;
@@ -66,8 +65,7 @@ std::vector<Row> bench_tokenizer(const Settings& settings) {
     row.more["MB/s"] = megabytes / times[0];
     row.more["bytes a token"] = static_cast<double>(text.size()) / static_cast<double>(tokens);
     row.more["s to train"] = training;
-    rows.push_back(row);
+    settings.add(row);
   }
   fs::remove_all(folder);
-  return rows;
 }

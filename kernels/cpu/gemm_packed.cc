@@ -71,13 +71,11 @@ void multiply_tile(std::int64_t k, const float* a, const float* b, float* c, std
   for (std::int64_t p = 0; p < k; ++p, a += kTileRows, b += kTileCols) {
     Vec row[kVecs];
     for (int v = 0; v < kVecs; ++v) row[v] = load(b + v * kLanes);
-#pragma GCC unroll 16
     for (int i = 0; i < kTileRows; ++i) {
       const Vec x = broadcast(a[i]);
       for (int v = 0; v < kVecs; ++v) acc[i][v] = fma(x, row[v], acc[i][v]);
     }
   }
-#pragma GCC unroll 16
   for (int i = 0; i < kTileRows; ++i) {
     for (int v = 0; v < kVecs; ++v) {
       float* at = c + i * ldc + v * kLanes;
