@@ -17,6 +17,12 @@ TEST_P(AttentionUnseen, KeysAfterAPoisonedQueryHaveTheirGradientsWithoutIt) { ex
 
 TEST_P(AttentionUnseen, AKeyOutsideOfAllWindowsReachesNoGradient) { expect_unmoved(*backend_, DType::f32, 24, key_outside({60, 65})); }
 
+TEST_P(AttentionUnseen, OtherHeadsAndSequencesAreAsWithoutAPoisonedRow) {
+  for (const Unseen& unseen : {key_of_one_sequence(), query_of_one_sequence()}) expect_unmoved(*backend_, DType::f32, 8, unseen);
+}
+
+TEST_P(AttentionUnseen, APoisonedQueryWithoutAMaskPoisonsItsOwnResults) { expect_unmoved(*backend_, DType::f32, 24, query_without_mask()); }
+
 TEST_P(AttentionUnseen, RowsOfACacheThatAreNotSeenReachNothing) {
   for (const std::int64_t window : {0, 20}) expect_cache_unseen(*backend_, DType::f32, 24, window, 3);
 }

@@ -1,5 +1,6 @@
 // What attention does not see, on the cuda backend: each kernel for itself, by type and head dimension.
 #include "tests/attention_unseen.h"
+#include "tests/cuda_on_cpu/emulation.h"
 
 namespace graft {
 namespace {
@@ -22,7 +23,21 @@ TEST_P(AttentionUnseenCuda, RowsBeforeAPoisonedKeyAreAsWithoutIt) { expect_unmov
 
 TEST_P(AttentionUnseenCuda, KeysAfterAPoisonedQueryHaveTheirGradientsWithoutIt) {
   expect_unmoved(*backend_, kernel_.dtype, kernel_.dim, query_before(140, {3, 70, 133}), true);
+  for (const char* alone : {"dk", "dv"}) expect_unmoved(*backend_, kernel_.dtype, kernel_.dim, query_before(40, {3}, {alone}), true);
 }
+
+TEST_P(AttentionUnseenCuda, OtherHeadsAndSequencesAreAsWithoutAPoisonedRow) {
+  for (const Unseen& unseen : {key_of_one_sequence(), query_of_one_sequence()}) expect_unmoved(*backend_, kernel_.dtype, kernel_.dim, unseen, true);
+}
+
+TEST_P(AttentionUnseenCuda, OneOfManySequences) {
+  const emulation::With with({.multiprocessors = 1});
+  const std::unique_ptr<Backend> backend = cuda_backend();
+  expect_unmoved(*backend, kernel_.dtype, kernel_.dim, row_of_many_sequences("kv", {1, 71, 139}, {"out", "dq"}), true);
+  expect_unmoved(*backend, kernel_.dtype, kernel_.dim, row_of_many_sequences("q", {0, 70, 138}, {"dk", "dv"}), true);
+}
+
+TEST_P(AttentionUnseenCuda, APoisonedQueryWithoutAMaskPoisonsItsOwnResults) { expect_unmoved(*backend_, kernel_.dtype, kernel_.dim, query_without_mask(), true); }
 
 TEST_P(AttentionUnseenCuda, AKeyOutsideOfAllWindowsReachesNoGradient) { expect_unmoved(*backend_, kernel_.dtype, kernel_.dim, key_outside({60, 65}), true); }
 
