@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +28,7 @@ struct Unseen {
   std::vector<const char*> names;  ///< the results that are computed
   bool (*unmoved)(std::int64_t row, std::int64_t poisoned);
   std::int64_t heads = 1, kv_heads = 1;
+  std::optional<std::int64_t> column = {};  ///< of a head, where only that is poisoned, and may move
 };
 
 inline const double kPoisons[] = {std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()};
@@ -50,7 +52,9 @@ inline Inputs attend(Backend& backend, DType dtype, std::int64_t dim, const Unse
   Inputs inputs = {{"q", mixed_numbers(unseen.q_rows * q_cols, seed)}, {"k", mixed_numbers(unseen.kv_rows * kv_cols, seed)}, {"v", mixed_numbers(unseen.kv_rows * kv_cols, seed)}};
   for (const char tensor : poison == 0.0 ? std::string_view() : unseen.where) {
     const std::int64_t cols = tensor == 'q' ? q_cols : kv_cols, count = cols / unseen.kv_heads;
-    std::fill_n(inputs.at(std::string(1, tensor)).begin() + (poisoned + 1) * cols - count, count, poison);
+    const auto from = inputs.at(std::string(1, tensor)).begin() + (poisoned + 1) * cols - count;
+    for (std::int64_t c = 0; c < count; ++c)
+      if (unseen.column.value_or(c % dim) == c % dim) from[c] = poison;
   }
   return run_once(g, backend, inputs);
 }
@@ -68,7 +72,7 @@ inline void expect_unmoved(Backend& backend, DType dtype, std::int64_t dim, cons
           const std::string_view result = name;
           const std::int64_t cols = dim * (result == "out" || result == "dq" ? unseen.heads : unseen.kv_heads);
           const std::int64_t row = static_cast<std::int64_t>(e) / cols, column = static_cast<std::int64_t>(e) % cols;
-          if (column < cols - cols / unseen.kv_heads || unseen.unmoved(row, poisoned)) {
+          if (column < cols - cols / unseen.kv_heads || column % dim != unseen.column.value_or(column % dim) || unseen.unmoved(row, poisoned)) {
             ASSERT_EQ(got.at(name)[e], want.at(name)[e]) << backend.description() << ", " << poison << " in row " << poisoned << ", " << name << " " << e;
           } else {
             ASSERT_FALSE(std::isfinite(got.at(name)[e])) << backend.description() << ", " << poison << " in row " << poisoned << ", " << name << " " << e;
@@ -88,6 +92,10 @@ inline AttentionOptions causal(std::int64_t window = 0) {
 inline Unseen key_after(std::int64_t rows, std::vector<std::int64_t> poisoned) {
   return {causal(), rows, rows, "kv", std::move(poisoned), {"out", "dq"}, [](std::int64_t row, std::int64_t key) { return row < key; }};
 }
+/// An element of a value reaches its own column.
+inline Unseen element_after(std::int64_t rows, std::vector<std::int64_t> poisoned) {
+  return {causal(), rows, rows, "v", std::move(poisoned), {"out"}, [](std::int64_t row, std::int64_t key) { return row < key; }, 1, 1, 13};
+}
 /// Keys after a poisoned query have their gradients without it.
 inline Unseen query_before(std::int64_t rows, std::vector<std::int64_t> poisoned, std::vector<const char*> names = {"dk", "dv"}) {
   return {causal(), rows, rows, "q", std::move(poisoned), std::move(names), [](std::int64_t row, std::int64_t query) { return row > query; }};
@@ -97,7 +105,7 @@ inline Unseen key_outside(std::vector<std::int64_t> poisoned) {
   return {causal(4), 30, 99, "kv", std::move(poisoned), {"out", "dq", "dk", "dv"}, [](std::int64_t, std::int64_t) { return true; }};
 }
 
-/// Sequences of 70 queries and 90 keys, of two kv heads that two heads each read.
+/// Sequences of 70 queries and 90 keys, of two kv heads that three heads each read.
 constexpr std::int64_t kQueries = 70, kKeys = 90;
 inline AttentionOptions causal_batch() {
   AttentionOptions options = causal();
@@ -106,17 +114,17 @@ inline AttentionOptions causal_batch() {
 }
 constexpr bool sees(std::int64_t query, std::int64_t key) { return query / kQueries == key / kKeys && key % kKeys <= query % kQueries + kKeys - kQueries; }
 inline Unseen key_of_one_sequence() {
-  return {causal_batch(), 2 * kQueries, 2 * kKeys, "kv", {50, 130}, {"out", "dq"}, [](std::int64_t row, std::int64_t key) { return !sees(row, key); }, 4, 2};
+  return {causal_batch(), 2 * kQueries, 2 * kKeys, "kv", {50, 130}, {"out", "dq"}, [](std::int64_t row, std::int64_t key) { return !sees(row, key); }, 6, 2};
 }
 inline Unseen query_of_one_sequence() {
-  return {causal_batch(), 2 * kQueries, 2 * kKeys, "q", {30, 110}, {"dk", "dv"}, [](std::int64_t row, std::int64_t query) { return !sees(query, row); }, 4, 2};
+  return {causal_batch(), 2 * kQueries, 2 * kKeys, "q", {30, 110}, {"dk", "dv"}, [](std::int64_t row, std::int64_t query) { return !sees(query, row); }, 6, 2};
 }
 
 /// More sequences, of two rows, than the careful kernels look at in one go with one multiprocessor. The first row does not see the second.
 inline Unseen row_of_many_sequences(std::string_view where, std::vector<std::int64_t> poisoned, std::vector<const char*> names) {
   AttentionOptions options = causal();
   options.segments = Segments::uniform(2, 2);
-  return {options, 140, 140, where, std::move(poisoned), std::move(names), [](std::int64_t row, std::int64_t other) { return row != other; }};
+  return {options, 132, 132, where, std::move(poisoned), std::move(names), [](std::int64_t row, std::int64_t other) { return row != other; }};
 }
 
 /// Without a mask, a poisoned query poisons its own results.
