@@ -96,6 +96,10 @@ inline Unseen key_after(std::int64_t rows, std::vector<std::int64_t> poisoned) {
 inline Unseen element_after(std::int64_t rows, std::vector<std::int64_t> poisoned) {
   return {causal(), rows, rows, "v", std::move(poisoned), {"out"}, [](std::int64_t row, std::int64_t key) { return row < key; }, 1, 1, 13};
 }
+/// It reaches its column of the gradient of each value that a query sees beside it.
+inline Unseen element_before(std::int64_t rows, std::vector<std::int64_t> poisoned) {
+  return {causal(), rows, rows, "v", std::move(poisoned), {"dv"}, [](std::int64_t, std::int64_t) { return false; }, 1, 1, 13};
+}
 /// Keys after a poisoned query have their gradients without it.
 inline Unseen query_before(std::int64_t rows, std::vector<std::int64_t> poisoned, std::vector<const char*> names = {"dk", "dv"}) {
   return {causal(), rows, rows, "q", std::move(poisoned), std::move(names), [](std::int64_t row, std::int64_t query) { return row > query; }};
