@@ -101,8 +101,12 @@ inline Unseen element_before(std::int64_t rows, std::vector<std::int64_t> poison
   return {causal(), rows, rows, "v", std::move(poisoned), {"dv"}, [](std::int64_t, std::int64_t) { return false; }, 1, 1, 13};
 }
 /// Keys after a poisoned query have their gradients without it.
-inline Unseen query_before(std::int64_t rows, std::vector<std::int64_t> poisoned, std::vector<const char*> names = {"dk", "dv"}) {
-  return {causal(), rows, rows, "q", std::move(poisoned), std::move(names), [](std::int64_t row, std::int64_t query) { return row > query; }};
+inline Unseen query_before(std::int64_t rows, std::vector<std::int64_t> poisoned) {
+  return {causal(), rows, rows, "q", std::move(poisoned), {"dk", "dv"}, [](std::int64_t row, std::int64_t query) { return row > query; }};
+}
+/// So have those before its window, the first key of a tile among them.
+inline Unseen query_behind(std::vector<std::int64_t> poisoned, std::vector<const char*> names) {
+  return {causal(20), 140, 140, "q", std::move(poisoned), std::move(names), [](std::int64_t row, std::int64_t query) { return row > query || row <= query - 20; }};
 }
 /// A key outside of all windows, here of the first 66, reaches no result.
 inline Unseen key_outside(std::vector<std::int64_t> poisoned) {

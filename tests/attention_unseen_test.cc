@@ -17,6 +17,10 @@ TEST_P(AttentionUnseen, KeysAfterAPoisonedQueryHaveTheirGradientsWithoutIt) { ex
 
 TEST_P(AttentionUnseen, AKeyOutsideOfAllWindowsReachesNoGradient) { expect_unmoved(*backend_, DType::f32, 24, key_outside({60, 65})); }
 
+TEST_P(AttentionUnseen, KeysOutsideOfTheWindowOfAPoisonedQueryHaveTheirGradientsWithoutIt) {
+  expect_unmoved(*backend_, DType::f32, 24, query_behind({50, 100}, {"dk", "dv"}));
+}
+
 TEST_P(AttentionUnseen, APoisonedElementOfAValueReachesItsOwnColumn) {
   for (const Unseen& unseen : {element_after(200, {3, 70}), element_before(200, {3, 70})}) expect_unmoved(*backend_, DType::f32, 24, unseen);
 }
