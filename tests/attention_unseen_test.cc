@@ -17,6 +17,20 @@ TEST_P(AttentionUnseen, KeysAfterAPoisonedQueryHaveTheirGradientsWithoutIt) { ex
 
 TEST_P(AttentionUnseen, AKeyOutsideOfAllWindowsReachesNoGradient) { expect_unmoved(*backend_, DType::f32, 24, key_outside({60, 65})); }
 
+TEST_P(AttentionUnseen, KeysOutsideOfTheWindowOfAPoisonedQueryHaveTheirGradientsWithoutIt) {
+  expect_unmoved(*backend_, DType::f32, 24, query_behind({50, 100}, {"dk", "dv"}));
+}
+
+TEST_P(AttentionUnseen, APoisonedElementOfAValueReachesItsOwnColumn) {
+  for (const Unseen& unseen : {element_after(200, {3, 70}), element_before(200, {3, 70})}) expect_unmoved(*backend_, DType::f32, 24, unseen);
+}
+
+TEST_P(AttentionUnseen, OtherHeadsAndSequencesAreAsWithoutAPoisonedRow) {
+  for (const Unseen& unseen : {key_of_one_sequence(), query_of_one_sequence()}) expect_unmoved(*backend_, DType::f32, 8, unseen);
+}
+
+TEST_P(AttentionUnseen, APoisonedQueryWithoutAMaskPoisonsItsOwnResults) { expect_unmoved(*backend_, DType::f32, 24, query_without_mask()); }
+
 TEST_P(AttentionUnseen, RowsOfACacheThatAreNotSeenReachNothing) {
   for (const std::int64_t window : {0, 20}) expect_cache_unseen(*backend_, DType::f32, 24, window, 3);
 }

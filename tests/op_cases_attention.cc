@@ -1,6 +1,7 @@
 // Cases of attention, rotary embedding and the KV cache.
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <string>
 #include <string_view>
 
@@ -92,6 +93,7 @@ std::vector<Attention> length_specs() {
       {"window_3", 7, 7, 2, 1, 4, Kind::window, 3},
       {"window_of_whole_length", 7, 7, 2, 1, 4, Kind::window, 7},
       {"window_longer_than_length", 7, 7, 2, 1, 4, Kind::window, 100},
+      {"window_longer_than_ints", 7, 7, 2, 1, 4, Kind::window, (std::int64_t{1} << 32) + 2},
       {"window_q_shorter", 3, 8, 2, 1, 4, Kind::window, 2},
       {"window_q_longer_blind_rows", 8, 3, 2, 1, 4, Kind::window, 2, {}, 0, 0, {}, {}, true},
       {"scale_given", 5, 5, 2, 1, 4, Kind::causal, 0, 0.3},
@@ -388,8 +390,9 @@ OpCases cases(std::type_identity<CachedAttention>) {
   OpCases all;
   for (int kv_len = 1; kv_len <= 5; ++kv_len) all.push_back(cached("kv_len_" + std::to_string(kv_len), 5, 4, 2, 3, kv_len));
   for (const std::int64_t group : {1, 2, 4, 8}) all.push_back(cached("gqa" + std::to_string(group), 9, 8, 8 / group, 5, 7));
-  for (const std::int64_t dim : {1, 8, 24, 64, 80, 128, 256}) all.push_back(cached("dim" + std::to_string(dim), 6, 2, 1, dim, 4));
+  for (const std::int64_t dim : {1, 8, 17, 24, 64, 80, 128, 256}) all.push_back(cached("dim" + std::to_string(dim), 6, 2, 1, dim, 4));
   all.push_back(cached("long", 300, 4, 2, 16, 201));
+  all.push_back(cached("long_dim136", 257, 1, 1, 136, 140));
   all.push_back(cached("long_and_full", 257, 4, 1, 24, 257));
   all.push_back(cached("scale_given", 6, 2, 1, 4, 5, 0.3));
   all.push_back(cached("window_1", 6, 4, 2, 3, 5, {}, 1));
@@ -397,9 +400,18 @@ OpCases cases(std::type_identity<CachedAttention>) {
   all.push_back(cached("window_of_whole_length", 6, 2, 1, 4, 5, {}, 5));
   all.push_back(cached("window_longer_than_length", 6, 2, 1, 4, 5, {}, 6));
   all.push_back(cached("long_window", 700, 4, 2, 8, 650, {}, 300));
-  OpCase large = cached("large_logits", 6, 2, 1, 4, 5, 0.5);
-  large.fills["q"] = large.fills["k"] = {Fill::Kind::normal, 0.0, 6.0};
-  all.push_back(large);
+  for (OpCase large : {cached("large_logits", 6, 2, 1, 4, 5, 0.5), cached("long_large_logits", 300, 2, 1, 24, 201, 0.5)}) {
+    large.fills["q"] = large.fills["k"] = {Fill::Kind::normal, 0.0, 6.0};
+    all.push_back(large);
+  }
+  OpCase low = cached("low_logits_and_a_part_without_keys", 600, 1, 1, 24, 3, 1.0);
+  low.fills["q"] = {Fill::Kind::uniform, 1.0, 1.01};
+  low.fills["k"] = {Fill::Kind::uniform, -4.8, -4.7};
+  all.push_back(low);
+  OpCase infinite = cached("logit_of_minus_infinity", 6, 1, 1, 2, 4);
+  infinite.inputs["q"] = {1, 2};
+  infinite.inputs["k"] = {1, 0.5, -INFINITY, 1, 0, 1, 0.25, 0, 1, 1, 1, 1};
+  all.push_back(infinite);
   const Batch batches[] = {
       {"batch", 1, 7, 4, 2, 3, {5, 1, 7}},
       {"batch_long", 1, 600, 4, 1, 24, {600, 3, 256, 257, 80}},
@@ -410,6 +422,7 @@ OpCases cases(std::type_identity<CachedAttention>) {
       {"chunk", 4, 9, 4, 2, 6, {7}},
       {"chunk_from_0", 4, 6, 2, 1, 3, {4}},
       {"chunk_longer_than_kv_len", 4, 6, 2, 1, 3, {2}},
+      {"chunk_longer_than_kv_len_in_parts", 4, 257, 1, 1, 8, {2}},
       {"chunk_full", 5, 5, 2, 1, 3, {5}},
       {"chunk_window", 5, 12, 4, 2, 5, {11}, 3},
       {"chunk_tiles", 70, 200, 4, 2, 20, {150}},

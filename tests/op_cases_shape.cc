@@ -2,6 +2,7 @@
 #include <array>
 #include <cmath>
 #include <string>
+#include <tuple>
 
 #include "tests/op_cases.h"
 
@@ -127,10 +128,12 @@ OpCases cases(std::type_identity<Reshape>) {
 OpCases cases(std::type_identity<Transpose>) {
   OpCases all;
   const std::pair<const char*, Shape> shapes[] = {
-      {"matrix", {3, 5}}, {"one_row", {1, 5}}, {"one_column", {5, 1}}, {"square", {4, 4}}, {"large", {67, 133}}, {"large_even", {70, 132}}, {"odd_rows", {3, 6}}, {"odd_columns", {6, 3}}};
+      {"matrix", {3, 5}}, {"one_row", {1, 5}}, {"one_column", {5, 1}}, {"square", {4, 4}}, {"large", {67, 133}}, {"large_even", {70, 132}}, {"odd_rows", {3, 6}}, {"odd_columns", {6, 3}},
+      // more tiles than the cuda backend has blocks for, where it has three multiprocessors
+      {"many_tiles", {3106, 1}}, {"many_tiles_even", {6210, 2}}};
   for (const auto& [what, shape] : shapes)
     all.push_back(one_input(std::string("transpose_") + what, shape, [](Graph& g, Value x) { return g.transpose(x); }));
-  for (std::size_t i : {0u, 4u, 5u, 6u, 7u}) all.push_back(in_bf16(all[i]));
+  for (std::size_t i : {0u, 4u, 5u, 6u, 7u, 9u}) all.push_back(in_bf16(all[i]));
   return all;
 }
 
@@ -143,12 +146,13 @@ OpCases cases(std::type_identity<Slice>) {
                  one_input("slice_whole", {5, 6}, [](Graph& g, Value x) { return g.slice(x, 0, 5, 0, 6); }),
                  one_input("slice_vector", {7}, [](Graph& g, Value x) { return g.slice(x, 0, 1, 2, 3); }),
                  one_input("slice_of_whole_packs", {67, 48}, [](Graph& g, Value x) { return g.slice(x, 3, 60, 8, 16); }),
-                 one_input("slice_large", {67, 133}, [](Graph& g, Value x) { return g.slice(x, 3, 60, 7, 100); })};
+                 one_input("slice_large", {67, 133}, [](Graph& g, Value x) { return g.slice(x, 3, 60, 7, 100); }),
+                 one_input("slice_of_whole_packs_from_between_them", {7, 48}, [](Graph& g, Value x) { return g.slice(x, 1, 5, 6, 16); })};
   all.push_back({"slice_overlapping", [](Graph& g) {
                    const Value x = g.input("x", {5, 3});
                    g.output("out", g.mul(g.slice_rows(x, 0, 4), g.slice_rows(x, 1, 4)));
                  }});
-  for (std::size_t i : {0u, 6u, 7u}) all.push_back(in_bf16(all[i]));
+  for (std::size_t i : {0u, 6u, 7u, 9u}) all.push_back(in_bf16(all[i]));
   return all;
 }
 
@@ -180,7 +184,12 @@ OpCases cases(std::type_identity<Pad>) {
           one_input("pad_large", {60, 100}, [](Graph& g, Value x) {
             return g.record(Pad{{67, 133}, 3, 7}, {x});
           })};
-  for (std::size_t i : {0u, 5u}) all.push_back(in_bf16(all[i]));
+  // whole packs but for one of: the columns of x, all columns, the column where x begins
+  for (const auto& [what, cols, all_cols, col] : {std::tuple("x", 13, 48, 8), std::tuple("out", 16, 27, 8), std::tuple("place", 16, 48, 6)})
+    all.push_back(one_input(std::string("pad_without_whole_packs_in_") + what, {3, cols}, [=](Graph& g, Value x) {
+      return g.record(Pad{{5, all_cols}, 1, col}, {x});
+    }));
+  for (std::size_t i : {0u, 5u, 7u, 8u, 9u}) all.push_back(in_bf16(all[i]));
   return all;
 }
 
@@ -197,6 +206,7 @@ OpCases cases(std::type_identity<Concat>) {
                  {"concat_one", parts(Axis::rows, {{2, 3}})},
                  {"concat_vectors", parts(Axis::columns, {{2}, {5}})},
                  {"concat_whole_packs", parts(Axis::columns, {{35, 8}, {35, 16}, {35, 8}})},
+                 {"concat_whole_packs_between_others", parts(Axis::columns, {{5, 2}, {5, 8}, {5, 6}})},
                  {"concat_large_rows", parts(Axis::rows, {{60, 67}, {7, 67}})},
                  {"concat_large_columns", parts(Axis::columns, {{67, 60}, {67, 7}})}};
   all.push_back({"concat_of_one_value_twice", [](Graph& g) {
@@ -205,7 +215,7 @@ OpCases cases(std::type_identity<Concat>) {
                    g.output("rows", g.concat(both, Axis::rows));
                    g.output("columns", g.concat(both, Axis::columns));
                  }});
-  for (std::size_t i : {0u, 1u, 5u}) all.push_back(in_bf16(all[i]));
+  for (std::size_t i : {0u, 1u, 5u, 6u}) all.push_back(in_bf16(all[i]));
   for (const Axis axis : {Axis::rows, Axis::columns})
     all.push_back({"split_" + to_string(axis), [=](Graph& g) {
                      const std::array<std::int64_t, 3> sizes = {1, 3, 2};

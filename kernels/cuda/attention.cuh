@@ -147,16 +147,15 @@ __device__ __forceinline__ Tile tile_at(const AttentionProblem& p, Side side, in
   return tile;
 }
 
-/// The tile and the head of this block, in a grid of tile_count·heads. Those with most to do come first: with a mask, the last queries and the first keys.
+/// The tile and the head of a block, in a grid of tile_count·heads. Those with most to do come first: with a mask, the last queries and the first keys.
 struct BlockTile {
   Tile tile;
   int head;
 };
-__device__ __forceinline__ BlockTile block_tile(const AttentionProblem& p, Side side, int rows) {
+__device__ __forceinline__ BlockTile block_tile(const AttentionProblem& p, Side side, int rows, unsigned block = blockIdx.x, unsigned blocks = gridDim.x) {
   const int heads = side == Side::queries ? p.heads : p.kv_heads;
-  const std::int64_t tiles = gridDim.x / heads, index = blockIdx.x / heads;
-  return {tile_at(p, side, rows, side == Side::queries && !p.full ? tiles - 1 - index : index),
-          static_cast<int>(blockIdx.x % heads)};
+  const std::int64_t tiles = blocks / heads, index = block / heads;
+  return {tile_at(p, side, rows, side == Side::queries && !p.full ? tiles - 1 - index : index), static_cast<int>(block % heads)};
 }
 
 /// One block a tile and head.

@@ -28,16 +28,15 @@ __device__ __forceinline__ float over_row(float x, Combine&& combine) {
   return combine(x, __shfl_xor_sync(kFullWarp, x, 2));
 }
 
-/// out and lse of one tile of queries of one head; both may be null. Head dimensions up to kDim, multiples of 8. Returns true, with nothing written, if what the mask hides may have
-/// come into it; does not if kCareful.
+/// out and lse of block number `block`, one tile of queries of one head; both may be null. Head dimensions up to kDim, multiples of 8.
 template <int kDim, bool kCareful>
-__device__ __forceinline__ bool attend(const AttentionProblem& p, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse) {
+__device__ __forceinline__ void attend(const AttentionProblem& p, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse, unsigned block, unsigned blocks) {
   static_assert(kDim == 64 || kDim == 128);
   constexpr int kKeys = kKeysOf<kDim>;
-  const auto [tile, head] = block_tile(p, Side::queries, kQueries);
+  const auto [tile, head] = block_tile(p, Side::queries, kQueries, block, blocks);
   const Sequence& s = tile.sequence;
   const int here = tile.rows.count(), kv_head = head / p.group();
-  if (here <= 0) return false;
+  if (here <= 0) return;
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
   bf16* queries = shared_memory<bf16>();
   bf16* keys = queries + kQueries * kDim;    // two tiles
@@ -163,7 +162,7 @@ __device__ __forceinline__ bool attend(const AttentionProblem& p, const bf16* q,
   }
   ptx::cp_async_wait<0>();
   // Without keys, nothing has waited for the queries, in whose place the results go out.
-  if (__syncthreads_or(!kCareful && !p.full && has_nan(results))) return true;
+  if (__syncthreads_or(!kCareful && !p.full && has_nan(results)) && threadIdx.x == 0) results[0][0][0] = NAN;
 
 #pragma unroll
   for (int i = 0; i < kStrips; ++i) {
@@ -180,25 +179,25 @@ __device__ __forceinline__ bool attend(const AttentionProblem& p, const bf16* q,
     if (out != nullptr)
       store_rows<kDim>(results[i], factors[0], factors[1], queries + first * kDim, out + q_at + first * p.q_cols(), p.q_cols(), here - first, p.head_dim);
   }
-  return false;
-}
-
-/// A function of its own, so that it takes no registers from what runs each time.
-template <int kDim>
-[[gnu::noinline]] __device__ void attend_again(AttentionProblem p, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse) {
-  attend<kDim, true>(p, q, k, v, out, lse);
 }
 
 template <int kDim>
 __global__ void __launch_bounds__(kThreads) attention_mma_kernel(AttentionProblem p, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse) {
-  if (attend<kDim, false>(p, q, k, v, out, lse)) attend_again<kDim>(p, q, k, v, out, lse);
+  attend<kDim, false>(p, q, k, v, out, lse, blockIdx.x, gridDim.x);
+}
+/// `blocks`: of the grid of the kernel before. Its lse stays.
+template <int kDim>
+__global__ void __launch_bounds__(kThreads) attention_mma_careful_kernel(AttentionProblem p, unsigned blocks, const bf16* q, const bf16* k, const bf16* v, bf16* out) {
+  for_each_marked(p, Side::queries, kQueries, blocks, out, [&](unsigned block) { attend<kDim, true>(p, q, k, v, out, nullptr, block, blocks); });
 }
 
 }  // namespace
 
 void forward_mma(const AttentionProblem& p, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse, const Context& context) {
   const auto start = [&]<int kDim>() {
-    launch(attention_mma_kernel<kDim>, tile_grid(p, Side::queries, kQueries, kThreads, kShared<kDim>), context.stream, p, q, k, v, out, lse);
+    const LaunchShape shape = tile_grid(p, Side::queries, kQueries, kThreads, kShared<kDim>);
+    launch(attention_mma_kernel<kDim>, shape, context.stream, p, q, k, v, out, lse);
+    if (!p.full && out != nullptr) launch(attention_mma_careful_kernel<kDim>, careful_grid(shape, context), context.stream, p, shape.grid.x, q, k, v, out);
   };
   if (p.head_dim <= 64) {
     start.template operator()<64>();

@@ -104,17 +104,15 @@ __device__ __forceinline__ int column_of(int lane, int n, int e) { return 8 * n 
 /// What is taken from scores in powers of 2; of a row that sees nothing +∞, so that its weights are 0 and not exp(−∞ + ∞).
 __device__ __forceinline__ float exponent_of(float lse) { return lse == -INFINITY ? INFINITY : lse * kLog2E; }
 
-// The two functions for gradients return true, with nothing written, if what the mask hides may have come into them; they do not if kCareful.
-
-/// dq of one tile of queries of one head. Shared memory: queries and dout [kOwn, kDim], of which a warp has its own rows; keys and values [2, kPassing, kDim] each.
+/// dq of block number `block`, one tile of queries of one head. Shared memory: queries and dout [kOwn, kDim], of which a warp has its own rows; keys and values [2, kPassing, kDim] each.
 template <int kDim, bool kCareful>
-__device__ __forceinline__ bool query_gradients(const AttentionProblem& p, const GradientTensors<bf16>& tensors) {
+__device__ __forceinline__ void query_gradients(const AttentionProblem& p, const GradientTensors<bf16>& tensors, unsigned block, unsigned blocks) {
   using Shape = QueryShape<kDim>;
   constexpr int kStrips = Shape::kStrips, kPassing = Shape::kPassing, kTile = kPassing * kDim;
-  const auto [tile, head] = block_tile(p, Side::queries, Shape::kOwn);
+  const auto [tile, head] = block_tile(p, Side::queries, Shape::kOwn, block, blocks);
   const Sequence& s = tile.sequence;
   const int here = tile.rows.count(), kv_head = head / p.group();
-  if (here <= 0) return false;
+  if (here <= 0) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, own = static_cast<int>(threadIdx.x) / kWarp * kStrips * 16;
   bf16 *queries = shared_memory<bf16>(), *douts = queries + Shape::kOwn * kDim, *keys = douts + Shape::kOwn * kDim,
        *values = keys + 2 * kTile;
@@ -177,26 +175,26 @@ __device__ __forceinline__ bool query_gradients(const AttentionProblem& p, const
     accumulate<kDim, kCareful>(dq, grads, keys + stage * kTile);
   }
   ptx::cp_async_wait<0>();
-  if (__syncthreads_or(!kCareful && !p.full && has_nan(dq.at))) return true;  // and without keys, nothing has waited for the queries
+  // Without keys, nothing has waited for the queries, in whose place the results go out.
+  if (__syncthreads_or(!kCareful && !p.full && has_nan(dq.at)) && threadIdx.x == 0) dq.at[0][0][0] = NAN;
 #pragma unroll
   for (int i = 0; i < kStrips; ++i) {
     const int row = own + i * 16;
     store_rows<kDim>(dq.at[i], p.scale, p.scale, queries + row * kDim, tensors.dq + q_at + row * p.q_cols(), p.q_cols(), here - row,
                      p.head_dim);
   }
-  return false;
 }
 
-/// dk and dv of one tile of keys of one kv head, summed over the query heads that read it and over the tiles of queries, in that order; dk or dv may be null. Shared memory:
+/// dk and dv of block number `block`, one tile of keys of one kv head, summed over the query heads that read it and over the tiles of queries, in that order; dk or dv may be null. Shared memory:
 /// keys and values [kOwn, kDim], of which a warp has its own rows; queries and dout [2, kPassing, kDim] each; lse and delta [2, 2, kPassing].
 template <int kDim, bool kCareful>
-__device__ __forceinline__ bool key_gradients(const AttentionProblem& p, const GradientTensors<bf16>& tensors) {
+__device__ __forceinline__ void key_gradients(const AttentionProblem& p, const GradientTensors<bf16>& tensors, unsigned block, unsigned blocks) {
   using Shape = KeyShape<kDim>;
   constexpr int kStrips = Shape::kStrips, kPassing = Shape::kPassing, kStep = Shape::kStep, kTile = kPassing * kDim;
-  const auto [tile, kv_head] = block_tile(p, Side::keys, Shape::kOwn);
+  const auto [tile, kv_head] = block_tile(p, Side::keys, Shape::kOwn, block, blocks);
   const Sequence& s = tile.sequence;
   const int here = tile.rows.count(), thread = static_cast<int>(threadIdx.x);
-  if (here <= 0) return false;
+  if (here <= 0) return;
   const int lane = thread % kWarp, own = thread / kWarp * kStrips * 16;
   bf16 *keys = shared_memory<bf16>(), *values = keys + Shape::kOwn * kDim, *queries = values + Shape::kOwn * kDim,
        *douts = queries + 2 * kTile;
@@ -283,7 +281,7 @@ __device__ __forceinline__ bool key_gradients(const AttentionProblem& p, const G
     if (head < last_head) store_statistic(next, stage ^ 1);
   }
   ptx::cp_async_wait<0>();
-  if (__syncthreads_or(!kCareful && !p.full && (has_nan(dk.at) || has_nan(dv.at)))) return true;
+  if (__syncthreads_or(!kCareful && !p.full && (has_nan(dk.at) || has_nan(dv.at))) && thread == 0) dk.at[0][0][0] = dv.at[0][0][0] = NAN;
 #pragma unroll
   for (int i = 0; i < kStrips; ++i) {
     const int row = own + i * 16;
@@ -293,42 +291,45 @@ __device__ __forceinline__ bool key_gradients(const AttentionProblem& p, const G
     if (tensors.dv != nullptr)
       store_rows<kDim>(dv.at[i], 1.0f, 1.0f, values + row * kDim, tensors.dv + at, p.kv_cols(), here - row, p.head_dim);
   }
-  return false;
-}
-
-// Functions of their own, so that they take no registers from what runs each time.
-template <int kDim>
-[[gnu::noinline]] __device__ void query_gradients_again(AttentionProblem p, GradientTensors<bf16> tensors) {
-  query_gradients<kDim, true>(p, tensors);
-}
-template <int kDim>
-[[gnu::noinline]] __device__ void key_gradients_again(AttentionProblem p, GradientTensors<bf16> tensors) {
-  key_gradients<kDim, true>(p, tensors);
 }
 
 template <int kDim>
 __global__ void __launch_bounds__(kThreads) attention_mma_grad_q_kernel(AttentionProblem p, GradientTensors<bf16> tensors) {
-  if (query_gradients<kDim, false>(p, tensors)) query_gradients_again<kDim>(p, tensors);
+  query_gradients<kDim, false>(p, tensors, blockIdx.x, gridDim.x);
 }
 template <int kDim>
 __global__ void __launch_bounds__(kThreads) attention_mma_grad_kv_kernel(AttentionProblem p, GradientTensors<bf16> tensors) {
-  if (key_gradients<kDim, false>(p, tensors)) key_gradients_again<kDim>(p, tensors);
+  key_gradients<kDim, false>(p, tensors, blockIdx.x, gridDim.x);
+}
+/// `blocks`: of the grid of the kernel before, here and below.
+template <int kDim>
+__global__ void __launch_bounds__(kThreads) attention_mma_careful_grad_q_kernel(AttentionProblem p, unsigned blocks, GradientTensors<bf16> tensors) {
+  for_each_marked(p, Side::queries, QueryShape<kDim>::kOwn, blocks, tensors.dq, [&](unsigned block) { query_gradients<kDim, true>(p, tensors, block, blocks); });
+}
+template <int kDim>
+__global__ void __launch_bounds__(kThreads) attention_mma_careful_grad_kv_kernel(AttentionProblem p, unsigned blocks, GradientTensors<bf16> tensors) {
+  for_each_marked(p, Side::keys, KeyShape<kDim>::kOwn, blocks, tensors.dv != nullptr ? tensors.dv : tensors.dk,
+                  [&](unsigned block) { key_gradients<kDim, true>(p, tensors, block, blocks); });
 }
 
 template <int kDim>
-void launch_gradients(const AttentionProblem& p, const GradientTensors<bf16>& tensors, cudaStream_t stream) {
+void launch_gradients(const AttentionProblem& p, const GradientTensors<bf16>& tensors, const Context& context) {
+  const auto launch_both = [&](auto* fast, auto* careful, const LaunchShape& shape) {
+    launch(fast, shape, context.stream, p, tensors);
+    if (!p.full) launch(careful, careful_grid(shape, context), context.stream, p, shape.grid.x, tensors);
+  };
   using Q = QueryShape<kDim>;
   using K = KeyShape<kDim>;
   if (tensors.dq != nullptr)
-    launch(attention_mma_grad_q_kernel<kDim>, tile_grid(p, Side::queries, Q::kOwn, kThreads, Q::kShared), stream, p, tensors);
+    launch_both(attention_mma_grad_q_kernel<kDim>, attention_mma_careful_grad_q_kernel<kDim>, tile_grid(p, Side::queries, Q::kOwn, kThreads, Q::kShared));
   if (tensors.dk != nullptr || tensors.dv != nullptr)
-    launch(attention_mma_grad_kv_kernel<kDim>, tile_grid(p, Side::keys, K::kOwn, kThreads, K::kShared), stream, p, tensors);
+    launch_both(attention_mma_grad_kv_kernel<kDim>, attention_mma_careful_grad_kv_kernel<kDim>, tile_grid(p, Side::keys, K::kOwn, kThreads, K::kShared));
 }
 
 }  // namespace
 
 void gradients_mma(const AttentionProblem& p, const GradientTensors<bf16>& tensors, const Context& context) {
-  p.head_dim <= 64 ? launch_gradients<64>(p, tensors, context.stream) : launch_gradients<128>(p, tensors, context.stream);
+  p.head_dim <= 64 ? launch_gradients<64>(p, tensors, context) : launch_gradients<128>(p, tensors, context);
 }
 
 }  // namespace graft::cuda

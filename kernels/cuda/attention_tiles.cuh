@@ -3,10 +3,11 @@
 //
 // A tile has rows of kDim elements, in chunks of 8 (16 bytes). Chunk c of row r lies where chunk c ^ (r % 8) would lie plainly: the 8 rows that one ldmatrix reads at
 // the same chunk then lie in different banks, and so do the 8 chunks that neighbouring threads copy.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 namespace graft::cuda {
@@ -77,7 +78,8 @@ __device__ __forceinline__ void as_left_operand(std::uint32_t (&to)[4], const fl
 }
 
 // What a mask hides has the weight 0, and yet reaches results where it is infinite or NaN: 0·∞ is NaN. Looking for that in each tile would cost time, so kernels look for NaN in their
-// results at the end, and where there is one compute all of the block again: with products of what is finite, and the rest added to the rows that see it.
+// results at the end, and mark a block that has one by a NaN as its first result. A second kernel, which shares no registers with the first, computes marked blocks again, carefully: with
+// products of what is finite, and the rest added to the rows that see it.
 
 template <int kStrips, int kTiles>
 __device__ __forceinline__ bool has_nan(const float (&results)[kStrips][kTiles][4]) {
@@ -89,6 +91,36 @@ __device__ __forceinline__ bool has_nan(const float (&results)[kStrips][kTiles][
 #pragma unroll
       for (int e = 0; e < 4; ++e) found |= results[i][n][e] != results[i][n][e];
   return found;
+}
+
+/// Whether block number `block` of `blocks` is marked in `results`, which are rows of that side.
+__device__ __forceinline__ bool is_marked(const AttentionProblem& p, Side side, int rows, unsigned block, unsigned blocks, const bf16* results) {
+  const auto [tile, head] = block_tile(p, side, rows, block, blocks);
+  if (tile.rows.count() <= 0) return false;
+  const bool queries = side == Side::queries;
+  const std::int64_t row = (queries ? tile.sequence.q_begin : tile.sequence.kv_begin) + tile.rows.first;
+  const float first = to_float(results[row * (queries ? p.q_cols() : p.kv_cols()) + std::int64_t{head} * p.head_dim]);
+  return first != first;
+}
+
+/// compute(block) for each marked one of `blocks`. A grid of any size shares them; a block looks at 32 of its share at a time, one a lane.
+template <class Compute>
+__device__ __forceinline__ void for_each_marked(const AttentionProblem& p, Side side, int rows, unsigned blocks, const bf16* results, Compute&& compute) {
+  const unsigned lane = threadIdx.x % kWarp;
+  for (unsigned first = blockIdx.x; first < blocks; first += kWarp * gridDim.x) {
+    const unsigned own = first + lane * gridDim.x;
+    unsigned marks = __ballot_sync(kFullWarp, own < blocks && is_marked(p, side, rows, own, blocks, results));  // the same in all warps
+    for (; marks != 0; marks &= marks - 1) {
+      compute(first + static_cast<unsigned>(__ffs(static_cast<int>(marks)) - 1) * gridDim.x);
+      __syncthreads();  // the next one takes the shared memory
+    }
+  }
+}
+
+/// The grid of the second kernel: blocks that run at once, two on a multiprocessor, so that it ends soon where nothing is marked.
+inline LaunchShape careful_grid(LaunchShape shape, const Context& context) {
+  shape.grid.x = std::min(shape.grid.x, 2 * static_cast<unsigned>(context.multiprocessors));
+  return shape;
 }
 
 /// Operands with 0 for what is infinite or NaN.

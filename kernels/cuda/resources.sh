@@ -21,9 +21,8 @@ for file in "$@"; do
       gsub(/bfloat16/, "bf16", name)
       return name
     }
-    /Compiling entry function/ { split($0, part, "\047"); entry = part[2]; name = short(part[2]); architecture = part[4]; if (!(name in seen)) { seen[name] = 1; order[++count] = name } next }
-    /Function properties for/ { own = index($0, " for " entry) > 0; next }  # else a function that the kernel calls
-    own && /bytes spill stores/ { for (i = 1; i <= NF; ++i) if ($(i + 1) == "bytes" && $(i + 2) == "spill") spilled[name] += $i; next }
+    /Compiling entry function/ { split($0, part, "\047"); name = short(part[2]); architecture = part[4]; if (!(name in seen)) { seen[name] = 1; order[++count] = name } next }
+    /bytes spill stores/ { for (i = 1; i <= NF; ++i) if ($(i + 1) == "bytes" && $(i + 2) == "spill") spilled[name] += $i; next }
     /Used [0-9]+ registers/ {
       for (i = 1; i <= NF; ++i) if ($i == "Used") registers[name, architecture] = $(i + 1)
       if (match($0, /[0-9]+ bytes smem/)) { shared = substr($0, RSTART, RLENGTH) + 0; if (shared > most[name]) most[name] = shared }
