@@ -92,9 +92,9 @@ inline AttentionOptions causal(std::int64_t window = 0) {
 inline Unseen key_after(std::int64_t rows, std::vector<std::int64_t> poisoned) {
   return {causal(), rows, rows, "kv", std::move(poisoned), {"out", "dq"}, [](std::int64_t row, std::int64_t key) { return row < key; }};
 }
-/// An element of a value reaches its own column.
+/// An element of a value reaches its own column. With 16 keys more than queries, tiles' first keys are hidden from some of a warp's queries.
 inline Unseen element_after(std::int64_t rows, std::vector<std::int64_t> poisoned) {
-  return {causal(), rows, rows, "v", std::move(poisoned), {"out"}, [](std::int64_t row, std::int64_t key) { return row < key; }, 1, 1, 13};
+  return {causal(), rows, rows + 16, "v", std::move(poisoned), {"out"}, [](std::int64_t row, std::int64_t key) { return row + 16 < key; }, 1, 1, 13};
 }
 /// It reaches its column of the gradient of each value that a query sees beside it.
 inline Unseen element_before(std::int64_t rows, std::vector<std::int64_t> poisoned) {

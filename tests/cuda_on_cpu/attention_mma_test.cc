@@ -43,6 +43,9 @@ const Case kCases[] = {
     {"dim64_full_gqa3", 130, 199, 3, 1, 64},
     {"dim64_causal_packed_blind_rows", 131, 200, 2, 1, 64, kCausal, 0, 0, {0, 66, 100, 131}, {0, 130, 130, 200}},
     {"dim64_window_of_far_keys", 70, 400, 1, 1, 64, window(90)},
+    // masks that touch a tile at one corner
+    {"dim64_causal_30_keys_more", 100, 130, 1, 1, 64, kCausal},
+    {"dim64_window_95", 130, 130, 1, 1, 64, window(95)},
     {"dim64_causal_uniform_gqa8", 195, 195, 8, 1, 64, kCausal, 65, 65},
     {"dim80_window_gqa4", 180, 180, 4, 1, 80, window(50)},
     {"dim80_full_packed", 140, 150, 2, 2, 80, {}, 0, 0, {0, 0, 129, 140}, {0, 5, 70, 150}},
