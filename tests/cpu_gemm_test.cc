@@ -1,5 +1,7 @@
 // The cpu backend's products and vector functions, below the level of ops.
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -159,7 +161,7 @@ TEST_P(GemmTest, TakesBf16AndWritesFloatsOrBf16) {
   Gemm gemm(team, GetParam());
   if (!gemm.takes_bf16()) GTEST_SKIP() << "no bf16 products of " << gemm.description() << " on this processor";
   for (const bool bf16_out : {false, true})
-    for_each_problem({kLarge, {33, 65, 700}, {48, 16, 64}}, [&](Problem problem) {
+    for_each_problem({kLarge, {33, 65, 700}, {48, 16, 64}, {160, 6, 272}}, [&](Problem problem) {
       if (bf16_out && problem.addend != Addend::none) return;
       std::vector<Bf16> a, b, c16(problem.before.size(), to_bf16(7.0f));
       const auto to_halves = [](std::vector<float>& from, std::vector<Bf16>& to) {
@@ -187,6 +189,55 @@ TEST_P(GemmTest, TakesBf16AndWritesFloatsOrBf16) {
           }
         }
     });
+}
+
+TEST(PackedGemm, EndsInsideOfTilesOfEveryWidth) {
+  Gemm gemm(Threads{}, GemmChoice::packed);
+  for (std::int64_t n = 160; n < 160 + 33; ++n)
+    for_each_problem({{47 + n % 16, n, 80}}, [&](Problem problem) {
+      const std::vector<float> c = problem.run(gemm);
+      for (std::int64_t i = 0; i < problem.call.m; ++i)
+        for (std::int64_t j = 140; j < n; ++j)
+          ASSERT_NEAR(c[static_cast<std::size_t>(i * problem.call.ldc + j)], problem.wanted(i, j), 1e-4) << problem.text() << " at " << i << ", " << j;
+    });
+}
+
+/// Floats that end where memory ends: who reads on is stopped by a signal.
+class AtTheEnd {
+ public:
+  explicit AtTheEnd(const std::vector<float>& values) {
+    const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE)), bytes = values.size() * sizeof(float);
+    const std::size_t pages = (bytes + page - 1) / page * page;
+    size_ = pages + page;
+    memory_ = static_cast<std::byte*>(mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    EXPECT_NE(memory_, MAP_FAILED);
+    EXPECT_EQ(mprotect(memory_ + pages, page, PROT_NONE), 0);
+    data_ = reinterpret_cast<float*>(memory_ + pages - bytes);
+    std::copy(values.begin(), values.end(), data_);
+  }
+  ~AtTheEnd() { munmap(memory_, size_); }
+  AtTheEnd(const AtTheEnd&) = delete;
+  AtTheEnd& operator=(const AtTheEnd&) = delete;
+  float* data() { return data_; }
+
+ private:
+  std::byte* memory_;
+  std::size_t size_;
+  float* data_;
+};
+
+TEST(PackedGemm, ReadsNothingBehindItsOperands) {
+  Gemm gemm(Threads{}, GemmChoice::packed);
+  for (const Size& size : {Size{100, 175, 83}, {98, 161, 64}, {59, 193, 70}, {150, 159, 33}})
+    for (const bool transpose_a : {false, true})
+      for (const bool transpose_b : {false, true}) {
+        Problem problem(size, transpose_a, transpose_b, true, Addend::none, 0);
+        const std::vector<float> c = problem.run(gemm);
+        AtTheEnd a(problem.a), b(problem.b), bias(problem.bias), there(problem.before);
+        problem.call.a = a.data(), problem.call.b = b.data(), problem.call.bias = bias.data(), problem.call.c = there.data();
+        gemm(problem.call);
+        EXPECT_TRUE(std::equal(c.begin(), c.end(), there.data())) << problem.text();
+      }
 }
 
 TEST(PackedGemm, HasTheSameBitsInTheSecondProductOfTheSameMemory) {
