@@ -1,5 +1,5 @@
 #pragma once
-// Small matrix products on tiles that stay in cache, for attention. Tiles are row-major; their rows are padded to whole vectors.
+// Small matrix products on tiles that stay in cache, for attention; and transposes, which packed products use too. Tiles are row-major; their rows are padded to whole vectors.
 #include <algorithm>
 #include <cstdint>
 #include <utility>

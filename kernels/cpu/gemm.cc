@@ -76,7 +76,8 @@ struct Gemm::Impl {
     const Key key(call);
     const auto known = products.find(key);
     if (known != products.end()) return known->second;
-    Product product{gemm_blocks(call.m, call.n, call.k, call.transpose_a), engine->prepare(call)};
+    const GemmBlocks blocks = gemm_blocks(call.m, call.n, call.k, call.transpose_a);
+    Product product{blocks, engine->prepare(call, blocks)};
     reserve_scratch(product.prepared->scratch_bytes());
     return products.emplace(key, std::move(product)).first->second;
   }

@@ -12,7 +12,7 @@ class GemmProduct {
  public:
   virtual ~GemmProduct() = default;
   virtual std::size_t scratch_bytes() const = 0;
-  /// C of rows [i, i + rows) and columns [j, j + cols), in this thread alone: one of the blocks of gemm_blocks. `scratch` is this thread's,
+  /// C of rows [i, i + rows) and columns [j, j + cols), in this thread alone: one of the blocks. `scratch` is this thread's,
   /// aligned to a page and all zeros at first; `number` is another one for each call, and not 0.
   virtual void run(const GemmCall& call, std::uint64_t number, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols, int thread,
                    void* scratch) = 0;
@@ -25,8 +25,8 @@ class GemmEngine {
   /// "oneDNN 2.6.3"
   virtual std::string description() const = 0;
   virtual bool takes_bf16() = 0;
-  /// For calls with the sizes, strides, transposes, types, bias and addend (or none) of this one.
-  virtual std::unique_ptr<GemmProduct> prepare(const GemmCall& call) = 0;
+  /// For calls with the sizes, strides, transposes, types, bias and addend (or none) of this one, cut into these blocks.
+  virtual std::unique_ptr<GemmProduct> prepare(const GemmCall& call, const GemmBlocks& blocks) = 0;
 };
 
 /// graft's own: gemm_packed.cc.

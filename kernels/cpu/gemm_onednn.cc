@@ -134,7 +134,7 @@ struct Library {
 
 class OneDnnProduct final : public GemmProduct {
  public:
-  OneDnnProduct(Library& library, const GemmCall& call) : library_(library), blocks_(gemm_blocks(call.m, call.n, call.k, call.transpose_a)) {
+  OneDnnProduct(Library& library, const GemmCall& call, const GemmBlocks& blocks) : library_(library), blocks_(blocks) {
     const OneThread guard(library.openmp);
     const std::int64_t last_rows = call.m - (blocks_.row_parts - 1) * blocks_.rows, last_cols = call.n - (blocks_.col_parts - 1) * blocks_.cols;
     for (std::int64_t rows : {blocks_.rows, last_rows})
@@ -179,7 +179,9 @@ class OneDnn final : public GemmEngine {
     if (!bf16_) bf16_ = has_bf16();
     return *bf16_;
   }
-  std::unique_ptr<GemmProduct> prepare(const GemmCall& call) override { return std::make_unique<OneDnnProduct>(library_, call); }
+  std::unique_ptr<GemmProduct> prepare(const GemmCall& call, const GemmBlocks& blocks) override {
+    return std::make_unique<OneDnnProduct>(library_, call, blocks);
+  }
 
  private:
   bool has_bf16() {
@@ -187,7 +189,7 @@ class OneDnn final : public GemmEngine {
     const float bias[64] = {};
     call.bias = bias;
     try {
-      OneDnnProduct(library_, call);
+      OneDnnProduct(library_, call, {.rows = 64, .cols = 64, .row_parts = 1, .col_parts = 1});
       return true;
     } catch (const dnnl::error&) {
       return false;

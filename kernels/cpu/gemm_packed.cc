@@ -113,8 +113,7 @@ struct Packed {
 
 class PackedProduct final : public GemmProduct {
  public:
-  explicit PackedProduct(const GemmCall& call) {
-    const GemmBlocks blocks = gemm_blocks(call.m, call.n, call.k, call.transpose_a);
+  PackedProduct(const GemmCall& call, const GemmBlocks& blocks) {
     const std::int64_t slices = (call.k + kDepth - 1) / kDepth;
     depth_ = round_up((call.k + slices - 1) / slices, kLanes);
     a_floats_ = depth_ * kRows + kLanes;
@@ -183,7 +182,9 @@ class PackedGemm final : public GemmEngine {
  public:
   std::string description() const override { return "own products"; }
   bool takes_bf16() override { return true; }
-  std::unique_ptr<GemmProduct> prepare(const GemmCall& call) override { return std::make_unique<PackedProduct>(call); }
+  std::unique_ptr<GemmProduct> prepare(const GemmCall& call, const GemmBlocks& blocks) override {
+    return std::make_unique<PackedProduct>(call, blocks);
+  }
 };
 
 }  // namespace
