@@ -33,10 +33,6 @@ bool unordered(Stamp then, const Thread& thread) {
   return other != thread.number && (other / kWarp != thread.warp() || thread.seen[other % kWarp] < moment_of(then));
 }
 
-std::string text_of(uint3 at) {
-  return "(" + std::to_string(at.x) + ", " + std::to_string(at.y) + ", " + std::to_string(at.z) + ")";
-}
-
 /// Memory that is not the device's: the thread's own stack, its arguments, constants; anything else is refused.
 void check_host(const Thread& thread, const void* data, std::size_t bytes, bool write, const void* code) {
   const auto address = reinterpret_cast<std::uintptr_t>(data);

@@ -15,10 +15,6 @@ uint3 index_of(std::uint64_t number, dim3 shape) {
           static_cast<unsigned>(number / shape.x / shape.y)};
 }
 
-std::string text_of(uint3 at) {
-  return "(" + std::to_string(at.x) + ", " + std::to_string(at.y) + ", " + std::to_string(at.z) + ")";
-}
-
 template <class Numbers>
 void put_in_order(Numbers& numbers, std::mt19937_64& random) {
   std::iota(numbers.begin(), numbers.end(), typename Numbers::value_type{0});
@@ -34,6 +30,10 @@ bool same_call(const Thread& a, const Thread& b) {
 }
 
 }  // namespace
+
+std::string text_of(uint3 at) {
+  return "(" + std::to_string(at.x) + ", " + std::to_string(at.y) + ", " + std::to_string(at.z) + ")";
+}
 
 Multiprocessor the_multiprocessor;
 

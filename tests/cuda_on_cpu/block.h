@@ -51,6 +51,9 @@ struct Thread {
   unsigned warp() const { return number / kWarp; }
 };
 
+/// "(x, y, z)".
+std::string text_of(uint3 at);
+
 /// The one multiprocessor.
 class Multiprocessor {
  public:
