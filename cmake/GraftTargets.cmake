@@ -11,6 +11,9 @@ function(graft_flags target)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # False alarms of GCC 12: on std::string (bug 105651), in the AVX-512 intrinsics (bug 105593).
     target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict;-Wno-maybe-uninitialized>)
+    if(CMAKE_UNITY_BUILD)
+      target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wno-subobject-linkage>)  # takes the files in it for headers
+    endif()
     # Up to 512 MiB the compiler collects no garbage of its own: a tenth of its time.
     target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:--param=ggc-min-heapsize=524288>)
   endif()
