@@ -39,7 +39,7 @@ TEST(CheckpointTools, H5pyReadsIt) {
   if (!python_has("h5py")) GTEST_SKIP() << python() << " has no h5py";
   const TemporaryFolder folder;
   Checkpoint checkpoint = sample();
-  checkpoint.config = std::string(100'000, ' ') + R"({"layers": 2})";
+  checkpoint.config = std::string(100'000, ' ').append(R"({"layers": 2})");
   checkpoint.tensors = {
       tensor_of<float>("model/a.weight", DType::f32, Shape{2, 3}, {1, 2, 3, 4, 5, 6}),
       tensor_of<float>("model/scalar", DType::f32, Shape{}, {0.5f}),

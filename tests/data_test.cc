@@ -42,7 +42,7 @@ Ids starts_of_epoch(WindowDataset& data, std::size_t window) {
 
 TEST(MappedFile, HoldsTheBytesOfTheFile) {
   const TemporaryFolder folder;
-  const std::string text = std::string("a\0b\n\xFF", 5) + std::string(10'000, 'x');
+  const std::string text = std::string("a\0b\n\xFF", 5).append(10'000, 'x');
   put(folder / "text", text);
   MappedFile file(folder / "text");
   EXPECT_EQ(file.text(), text);
