@@ -21,18 +21,27 @@ template <int kRows, int kVecs>
 GRAFT_INLINE void multiply_block(Strided a, const float* b, std::int64_t ldb, float* c, std::int64_t ldc, std::int64_t k,
                                  bool accumulate) {
   Vec acc[kRows][kVecs];
-  for (int i = 0; i < kRows; ++i)
+  GRAFT_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    GRAFT_UNROLL
     for (int j = 0; j < kVecs; ++j) acc[i][j] = accumulate ? load(c + i * ldc + j * kLanes) : Vec{};
+  }
   for (std::int64_t p = 0; p < k; ++p) {
     Vec row[kVecs];
+    GRAFT_UNROLL
     for (int j = 0; j < kVecs; ++j) row[j] = load(b + p * ldb + j * kLanes);
+    GRAFT_UNROLL
     for (int i = 0; i < kRows; ++i) {
       const Vec x = broadcast(a.data[i * a.row + p * a.col]);
+      GRAFT_UNROLL
       for (int j = 0; j < kVecs; ++j) acc[i][j] = fma(x, row[j], acc[i][j]);
     }
   }
-  for (int i = 0; i < kRows; ++i)
+  GRAFT_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    GRAFT_UNROLL
     for (int j = 0; j < kVecs; ++j) store(c + i * ldc + j * kLanes, acc[i][j]);
+  }
 }
 
 // What fits the registers: 32 with AVX-512, 16 before.

@@ -26,6 +26,12 @@ typedef std::int32_t IntVec __attribute__((vector_size(kLanes * 4)));
 typedef float UnalignedVec __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 
 #define GRAFT_INLINE inline __attribute__((always_inline))
+// Before a short loop over an array of vectors that shall stay in registers: g++ may clear such an array in memory before it sees that.
+#if defined(__clang__)
+#define GRAFT_UNROLL _Pragma("unroll")
+#else
+#define GRAFT_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 GRAFT_INLINE Vec broadcast(float x) { return x - Vec{}; }
 GRAFT_INLINE Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
