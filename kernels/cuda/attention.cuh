@@ -109,7 +109,7 @@ inline std::int64_t tile_count(const AttentionProblem& p, Side side, int rows) {
   return p.sequences * ((length + rows - 1) / rows);
 }
 
-/// A tile of one side: its sequence, and its rows there. Empty: the packed sequences have fewer tiles.
+/// A tile of one side: its sequence, and its rows there; count() ≤ 0: the packed sequences have fewer tiles.
 struct Tile {
   Sequence sequence;
   Rows rows;
@@ -143,7 +143,7 @@ __device__ __forceinline__ Tile tile_at(const AttentionProblem& p, Side side, in
     begin = static_cast<int>(index / p.sequences) * rows;
   }
   const int end = side == Side::queries ? s.q_seq : s.kv_seq;
-  tile.rows = {begin < end ? begin : end, end - begin < rows ? end : begin + rows};
+  tile.rows = {begin, std::min(begin + rows, end)};
   return tile;
 }
 
