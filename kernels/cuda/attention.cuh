@@ -63,7 +63,7 @@ inline AttentionProblem attention_problem(const MultiHeadAttn& op, std::span<con
   return p;
 }
 
-/// A range of rows of a sequence.
+/// A range of rows of a sequence; empty where first ≥ last.
 struct Rows {
   int first, last;
   __device__ int count() const { return last - first; }
@@ -77,22 +77,18 @@ struct Sequence {
   __device__ int offset() const { return kv_seq - q_seq; }
 };
 
-__device__ __forceinline__ int clamp_to(int x, int low, int high) { return x < low ? low : x > high ? high : x; }
-
 __device__ __forceinline__ bool visible(const AttentionProblem& p, const Sequence& s, int query, int key) {
   return p.full || static_cast<unsigned>(query + s.offset() - key) < static_cast<unsigned>(p.window);
 }
 /// The keys that at least one of these queries sees. The same as visible(…) for a single one.
 __device__ __forceinline__ Rows keys_of(const AttentionProblem& p, const Sequence& s, Rows queries) {
   if (p.full) return {0, s.kv_seq};
-  const int last = clamp_to(queries.last + s.offset(), 0, s.kv_seq);
-  return {clamp_to(queries.first + s.offset() - p.window + 1, 0, last), last};
+  return {std::max(queries.first + s.offset() - p.window + 1, 0), std::min(queries.last + s.offset(), s.kv_seq)};
 }
 /// The queries that see at least one of these keys.
 __device__ __forceinline__ Rows queries_of(const AttentionProblem& p, const Sequence& s, Rows keys) {
   if (p.full) return {0, s.q_seq};
-  const int first = clamp_to(keys.first - s.offset(), 0, s.q_seq);
-  return {first, clamp_to(keys.last - 1 - s.offset() + p.window, first, s.q_seq)};
+  return {std::max(keys.first - s.offset(), 0), std::min(keys.last - 1 - s.offset() + p.window, s.q_seq)};
 }
 /// Whether each of these queries sees each of these keys.
 __device__ __forceinline__ bool all_visible(const AttentionProblem& p, const Sequence& s, Rows queries, Rows keys) {
@@ -109,7 +105,7 @@ inline std::int64_t tile_count(const AttentionProblem& p, Side side, int rows) {
   return p.sequences * ((length + rows - 1) / rows);
 }
 
-/// A tile of one side: its sequence, and its rows there; count() ≤ 0: the packed sequences have fewer tiles.
+/// A tile of one side: its sequence, and its rows there. Empty: the packed sequences have fewer tiles.
 struct Tile {
   Sequence sequence;
   Rows rows;
