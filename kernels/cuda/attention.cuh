@@ -83,7 +83,7 @@ __device__ __forceinline__ bool visible(const AttentionProblem& p, const Sequenc
 /// The keys that at least one of these queries sees. The same as visible(…) for a single one.
 __device__ __forceinline__ Rows keys_of(const AttentionProblem& p, const Sequence& s, Rows queries) {
   if (p.full) return {0, s.kv_seq};
-  return {std::max(queries.first + s.offset() - p.window + 1, 0), std::min(queries.last + s.offset(), s.kv_seq)};
+  return {std::max(queries.first + s.offset() - p.window + 1, 0), queries.last + s.offset()};
 }
 /// The queries that see at least one of these keys.
 __device__ __forceinline__ Rows queries_of(const AttentionProblem& p, const Sequence& s, Rows keys) {
