@@ -1,4 +1,5 @@
 // graft on a GPU: `./dev gpu-check`. Needs nothing but the library, so that it builds on a bare machine.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -32,11 +33,17 @@ struct Run {
   Peer* peer = nullptr;
   std::function<void(const std::vector<Row>&)> save;  ///< called with all rows whenever there is a new one: a run that is cut off keeps what it has
   std::vector<Row> rows = {};
-  double copy = 0.0, product = 0.0;  ///< measured ceilings: bytes/s read and written, FLOP/s of bf16 products
+  double copy = 0.0;  ///< the measured ceiling: bytes/s read and written
 
-  void add(Row row) {
+  /// In the place of the same row, if there is one.
+  void add(const Row& row) {
     row.print();
-    rows.push_back(std::move(row));
+    const auto same = std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.bench == row.bench && r.name == row.name; });
+    if (same != rows.end()) {
+      *same = row;
+    } else {
+      rows.push_back(row);
+    }
     save(rows);
   }
 };
@@ -57,7 +64,8 @@ void randomize(Session& session, const std::string& name, float spread = 1.0f) {
   session.write(name, std::span<const float>(values));
 }
 
-/// A graph that runs as often as it takes to fill about 20 ms, with nothing waited for in between; seconds of one step.
+/// A graph that runs as often as it takes to fill about 20 ms, with nothing waited for in between; seconds of one step. One that is not timed goes before: it finds the GPU as the other
+/// side left it.
 class Side {
  public:
   Side(const Graph& graph, Backend& backend) : backend_(backend), session_(graph, backend) {}
@@ -69,6 +77,7 @@ class Side {
       for (int warm_up = 0; warm_up < 3; ++warm_up) once();
       repeat_ = std::clamp(static_cast<int>(0.02 / once()), 1, 2000);
     }
+    once();
     return timed([&] {
              for (int i = 0; i < repeat_; ++i) session_.step();
              backend_.wait();
@@ -97,6 +106,7 @@ void measure_ceilings(Run& run) {
   Graph copy;
   copy.output("y", copy.neg(copy.parameter("x", {kRows, kCols}, Init::ones())));
   Side side(copy, run.backend);
+  for (double busy = 0.0; busy < 0.5;) busy += timed([&] { side(); });  // until the GPU's clocks are up
   const double copy_seconds = time_of(side);
   run.copy = 2.0 * 4.0 * kRows * kCols / copy_seconds;
   Row row{"ceiling", "copy, 1 GiB", copy_seconds, {}, {}};
@@ -115,10 +125,9 @@ void bench_gemm(Run& run) {
     g.output("c", g.matmul(g.parameter("a", {m, k}, Init::zeros(), dtype), g.parameter("b", {k, n}, Init::zeros(), dtype)));
     Side side(g, run.backend);
     for (const char* name : {"a", "b"}) randomize(side.session(), name);
-    const double seconds = time_of(side), rate = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) / seconds;
-    if (run.product == 0.0) run.product = rate;
+    const double seconds = time_of(side);
     Row row{"gemm", text(m) + "x" + text(n) + "x" + text(k) + " " + std::string(to_string(dtype)), seconds, {}, {}};
-    row.more["TFLOP/s"] = rate / 1e12;
+    row.more["TFLOP/s"] = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) / seconds / 1e12;
     run.add(row);
   }
 }
@@ -216,31 +225,36 @@ void bench_attention(Run& run) {
   }
 }
 
+/// A row of a kernel that moves so many bytes.
+void add_moving(Run& run, const std::string& bench, const std::string& name, double seconds, double bytes) {
+  Row row{bench, name, seconds, {}, {}};
+  row.more["GB/s"] = bytes / seconds / 1e9;
+  if (run.copy > 0) row.more["% of copy"] = 100 * bytes / seconds / run.copy;
+  run.add(row);
+}
+
+/// A token of each sequence, in one layer; as many layers run one after the other as have more keys and values than caches hold.
 void bench_decode(Run& run) {
   for (const auto& [batch, length] : {std::pair<std::int64_t, std::int64_t>{1, 1024}, {1, 32768}, {64, 8192}}) {
     constexpr std::int64_t kHeads = 32, kKvHeads = 8, kDim = 128;
+    constexpr std::int64_t kManyBytes = std::int64_t{1} << 28;
+    const std::int64_t bytes = 2 * 2 * batch * length * kKvHeads * kDim, layers = std::max<std::int64_t>(1, kManyBytes / bytes);
     Graph g(1);
     const Value q = g.parameter("q", {batch, kHeads * kDim}, Init::zeros(), DType::bf16),
-                k = g.parameter("k", {batch * length, kKvHeads * kDim}, Init::zeros(), DType::bf16),
-                v = g.parameter("v", {batch * length, kKvHeads * kDim}, Init::zeros(), DType::bf16);
-    g.output("out", g.record(CachedAttention{{kHeads, kKvHeads, kDim}, 0.088}, {q, k, v, g.constant({batch}, {static_cast<double>(length)}, DType::u32)}));
+                kv_len = g.constant({batch}, {static_cast<double>(length)}, DType::u32);
+    for (std::int64_t layer = 0; layer < layers; ++layer) {
+      const auto cache = [&](const char* name) { return g.parameter(name + text(layer), {batch * length, kKvHeads * kDim}, Init::zeros(), DType::bf16); };
+      g.output("out" + text(layer), g.record(CachedAttention{{kHeads, kKvHeads, kDim}, 0.088}, {q, cache("k"), cache("v"), kv_len}));
+    }
     Side side(g, run.backend);
-    const double seconds = time_of(side), bytes = 2.0 * 2.0 * static_cast<double>(batch * length * kKvHeads * kDim);
-    Row row{"decode", "n" + text(batch) + " cache " + text(length) + " H32/8 D128", seconds, {}, {}};
-    row.more["GB/s"] = bytes / seconds / 1e9;
-    row.more["% of copy"] = 100 * bytes / seconds / run.copy;
-    run.add(row);
+    add_moving(run, "decode", "n" + text(batch) + " cache " + text(length) + " H32/8 D128", time_of(side) / static_cast<double>(layers), static_cast<double>(bytes));
   }
 }
 
 /// A kernel that moves bytes: `bytes` are each tensor read once and written once. It runs on the owner's tensors, if there is one.
 void add_moving(Run& run, const std::string& bench, const std::string& name, const Graph& graph, double bytes, Session* owner = nullptr) {
   Side side = owner != nullptr ? Side(graph, *owner) : Side(graph, run.backend);
-  const double seconds = time_of(side);
-  Row row{bench, name, seconds, {}, {}};
-  row.more["GB/s"] = bytes / seconds / 1e9;
-  row.more["% of copy"] = 100 * bytes / seconds / run.copy;
-  run.add(row);
+  add_moving(run, bench, name, time_of(side), bytes);
 }
 
 /// Zeros: what a kernel computes is not what it takes time for. The tensors are made once and seen in other shapes, as the host is slow to fill them.
@@ -334,35 +348,46 @@ Model llama_half_billion(std::int64_t batch) {
   return finished(std::move(model), g.cross_entropy(logits, g.input_u32("labels", {rows})));
 }
 
-void bench_step(Run& run, const Model& model) {
-  Side ours(model.graph, run.backend);
-  std::vector<std::uint32_t> ids(static_cast<std::size_t>(model.tokens)), labels(ids.size());
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    ids[i] = static_cast<std::uint32_t>(i * 7919 % 32000);
-    labels[i] = static_cast<std::uint32_t>(i * 104729 % 32000);
+/// A model that trains, measured by itself and then, when all else is measured, beside the peer, which may take minutes to compile.
+class TrainingStep {
+ public:
+  TrainingStep(Run& run, Model model) : run_(run), model_(std::move(model)), side_(model_.graph, run.backend) {
+    std::vector<std::uint32_t> ids(static_cast<std::size_t>(model_.tokens)), labels(ids.size());
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      ids[i] = static_cast<std::uint32_t>(i * 7919 % 32000);
+      labels[i] = static_cast<std::uint32_t>(i * 104729 % 32000);
+    }
+    side_.session().write("ids", ids);
+    side_.session().write("labels", labels);
   }
-  ours.session().write("ids", ids);
-  ours.session().write("labels", labels);
-  std::vector<std::function<double()>> sides = {[&] { return ours(); }};
-  bool with_peer = false;
-  if (run.peer != nullptr) {
+  void alone() { run_.add(row(time_of(side_))); }
+  void beside_peer() {
     try {
-      run.peer->ask("step " + model.json);
-      sides.push_back([&] { return run.peer->run(); });
-      with_peer = true;
+      run_.peer->ask("step " + model_.json);
     } catch (const Error& error) {
       std::printf("%s\n", error.what());
+      return;
     }
+    const std::vector<double> times = alternate({[&] { return side_(); }, [&] { return run_.peer->run(); }}, kRounds);
+    Row both = row(times[0]);
+    both.peers.emplace_back(run_.peer->description() + ", compiled", times[1]);
+    run_.add(both);
   }
-  const std::vector<double> times = alternate(sides, kRounds);
-  Row row{"step", model.name, times[0], {}, {}};
-  row.more["tokens/s"] = model.tokens / times[0];
-  row.more["% MFU of 989"] = 100 * (6 * model.parameters + model.attention) * model.tokens / times[0] / kPeak;
-  row.more["M parameters"] = model.parameters / 1e6;
-  row.more["MiB"] = static_cast<double>(ours.session().memory_report().total) / 1048576.0;
-  if (with_peer) row.peers.emplace_back(run.peer->description() + ", compiled", times[1]);
-  run.add(row);
-}
+
+ private:
+  Row row(double seconds) {
+    Row row{"step", model_.name, seconds, {}, {}};
+    row.more["tokens/s"] = model_.tokens / seconds;
+    row.more["% MFU of 989"] = 100 * (6 * model_.parameters + model_.attention) * model_.tokens / seconds / kPeak;
+    row.more["M parameters"] = model_.parameters / 1e6;
+    row.more["MiB"] = static_cast<double>(side_.session().memory_report().total) / 1048576.0;
+    return row;
+  }
+
+  Run& run_;
+  Model model_;
+  Side side_;
+};
 
 /// AdamW with clipping over the tensors of a GPT-2 of 124M parameters, as the step has it.
 void bench_adamw(Run& run) {
@@ -429,16 +454,25 @@ int run_all(int argc, char** argv) {
     }
   }
   Run run{*backend, peer.get(), [&](const std::vector<Row>& rows) { write_results(argv[1], backend->description(), argv[2], argv[3], argv[4], rows); }};
-  const std::vector<std::function<void()>> parts = {[&] { measure_ceilings(run); },       [&] { bench_gemm(run); },
-                                                    [&] { bench_rows(run); },             [&] { bench_adamw(run); },
-                                                    [&] { bench_decode(run); },           [&] { bench_step(run, gpt2_124m(16)); },
-                                                    [&] { bench_attention(run); },        [&] { bench_step(run, llama_half_billion(8)); }};
+  std::vector<std::unique_ptr<TrainingStep>> steps;
+  const auto step_alone = [&](Model model) {
+    steps.push_back(std::make_unique<TrainingStep>(run, std::move(model)));
+    steps.back()->alone();
+  };
+  std::vector<std::function<void()>> parts = {[&] { measure_ceilings(run); }, [&] { bench_gemm(run); },          [&] { bench_rows(run); },
+                                              [&] { bench_adamw(run); },      [&] { bench_decode(run); },        [&] { step_alone(gpt2_124m(16)); },
+                                              [&] { bench_attention(run); },  [&] { step_alone(llama_half_billion(8)); }};
+  if (run.peer != nullptr)
+    parts.emplace_back([&] {
+      for (const auto& step : steps) step->beside_peer();
+    });
   int failed = 0;
   for (const auto& part : parts) {
     try {
       part();
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {
       std::printf("FAILED: %s\n", error.what());
+      std::fflush(stdout);
       ++failed;
     }
   }

@@ -96,9 +96,19 @@ inline Unseen key_after(std::int64_t rows, std::vector<std::int64_t> poisoned) {
 inline Unseen element_after(std::int64_t rows, std::vector<std::int64_t> poisoned) {
   return {causal(), rows, rows + 16, "v", std::move(poisoned), {"out"}, [](std::int64_t row, std::int64_t key) { return row + 16 < key; }, 1, 1, 13};
 }
+/// With a window of 120 rows all strips of 16 but one see it, and of that one some rows.
+inline Unseen element_behind() {
+  return {causal(120), 140, 140, "v", {0}, {"out"}, [](std::int64_t row, std::int64_t key) { return row >= key + 120; }, 1, 1, 13};
+}
 /// It reaches its column of the gradient of each value that a query sees beside it.
 inline Unseen element_before(std::int64_t rows, std::vector<std::int64_t> poisoned) {
   return {causal(), rows, rows, "v", std::move(poisoned), {"dv"}, [](std::int64_t, std::int64_t) { return false; }, 1, 1, 13};
+}
+/// So it does without a mask.
+inline Unseen element_without_mask(std::vector<std::int64_t> poisoned) {
+  AttentionOptions options;
+  options.mask = Mask::Kind::full;
+  return {options, 140, 20, "v", std::move(poisoned), {"dv"}, [](std::int64_t, std::int64_t) { return false; }, 1, 1, 13};
 }
 /// Keys after a poisoned query have their gradients without it.
 inline Unseen query_before(std::int64_t rows, std::vector<std::int64_t> poisoned) {

@@ -22,7 +22,7 @@ TEST_P(AttentionUnseen, KeysOutsideOfTheWindowOfAPoisonedQueryHaveTheirGradients
 }
 
 TEST_P(AttentionUnseen, APoisonedElementOfAValueReachesItsOwnColumn) {
-  for (const Unseen& unseen : {element_after(200, {3, 70}), element_before(200, {3, 70})}) expect_unmoved(*backend_, DType::f32, 24, unseen);
+  for (const Unseen& unseen : {element_after(200, {3, 70}), element_before(200, {3, 70}), element_without_mask({3}), element_behind()}) expect_unmoved(*backend_, DType::f32, 24, unseen);
 }
 
 TEST_P(AttentionUnseen, OtherHeadsAndSequencesAreAsWithoutAPoisonedRow) {

@@ -245,7 +245,7 @@ __global__ void __launch_bounds__(kThreads)
     sums[i] = over_row(sums[i], [](float a, float b) { return a + b; });
     const int row = thread_y() + kSide * i;
     if (lse != nullptr && thread_x() == 0 && row < here)
-      lse[(s.q_begin + tile.rows.first + row) * p.heads + head] = sums[i] == 0.0f ? -INFINITY : maxima[i] + logf(sums[i]);
+      lse[(s.q_begin + tile.rows.first + row) * p.heads + head] = maxima[i] + logf(sums[i]);  // −∞ where nothing is seen
   }
   if (out != nullptr)
     store_results<kDim>(results, out + q_at, here, p.q_cols(), p.head_dim,

@@ -63,7 +63,7 @@ inline AttentionProblem attention_problem(const MultiHeadAttn& op, std::span<con
   return p;
 }
 
-/// A range of rows of a sequence.
+/// A range of rows of a sequence; empty where first ≥ last.
 struct Rows {
   int first, last;
   __device__ int count() const { return last - first; }
@@ -77,22 +77,18 @@ struct Sequence {
   __device__ int offset() const { return kv_seq - q_seq; }
 };
 
-__device__ __forceinline__ int clamp_to(int x, int low, int high) { return x < low ? low : x > high ? high : x; }
-
 __device__ __forceinline__ bool visible(const AttentionProblem& p, const Sequence& s, int query, int key) {
   return p.full || static_cast<unsigned>(query + s.offset() - key) < static_cast<unsigned>(p.window);
 }
 /// The keys that at least one of these queries sees. The same as visible(…) for a single one.
 __device__ __forceinline__ Rows keys_of(const AttentionProblem& p, const Sequence& s, Rows queries) {
   if (p.full) return {0, s.kv_seq};
-  const int last = clamp_to(queries.last + s.offset(), 0, s.kv_seq);
-  return {clamp_to(queries.first + s.offset() - p.window + 1, 0, last), last};
+  return {std::max(queries.first + s.offset() - p.window + 1, 0), queries.last + s.offset()};
 }
 /// The queries that see at least one of these keys.
 __device__ __forceinline__ Rows queries_of(const AttentionProblem& p, const Sequence& s, Rows keys) {
   if (p.full) return {0, s.q_seq};
-  const int first = clamp_to(keys.first - s.offset(), 0, s.q_seq);
-  return {first, clamp_to(keys.last - 1 - s.offset() + p.window, first, s.q_seq)};
+  return {std::max(keys.first - s.offset(), 0), std::min(keys.last - 1 - s.offset() + p.window, s.q_seq)};
 }
 /// Whether each of these queries sees each of these keys.
 __device__ __forceinline__ bool all_visible(const AttentionProblem& p, const Sequence& s, Rows queries, Rows keys) {
@@ -143,7 +139,7 @@ __device__ __forceinline__ Tile tile_at(const AttentionProblem& p, Side side, in
     begin = static_cast<int>(index / p.sequences) * rows;
   }
   const int end = side == Side::queries ? s.q_seq : s.kv_seq;
-  tile.rows = {begin < end ? begin : end, end - begin < rows ? end : begin + rows};
+  tile.rows = {begin, std::min(begin + rows, end)};
   return tile;
 }
 

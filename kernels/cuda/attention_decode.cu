@@ -93,13 +93,13 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(DecodeProblem p, const
     return (sequence * p.rows + n / p.group()) * p.heads + kv_head * p.group() + n % p.group();
   };
   // The keys that any of them sees, and this part's share.
-  const std::int64_t last = std::max(place(count - 1) + 1, std::int64_t{0}), first = p.window > 0 ? std::max(place(0) - p.window + 1, std::int64_t{0}) : 0;
+  const std::int64_t last = place(count - 1) + 1, first = p.window > 0 ? std::max(place(0) - p.window + 1, std::int64_t{0}) : 0;
   const std::int64_t share = (last - first + p.parts - 1) / p.parts, begin = first + part * share, end = std::min(begin + share, last);
 
   float query[kQueries][kEach], values[kQueries][kEach], maxima[kQueries], sums[kQueries];
 #pragma unroll
   for (int m = 0; m < kQueries; ++m) {
-    load_each(query[m], q + (m < count ? index(m) : 0) * p.head_dim, member * kEach, p.head_dim, m < count);
+    load_each(query[m], q + index(m) * p.head_dim, member * kEach, p.head_dim, m < count);
     maxima[m] = -INFINITY;
     sums[m] = 0.0f;
 #pragma unroll

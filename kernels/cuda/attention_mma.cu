@@ -162,7 +162,7 @@ __device__ __forceinline__ void attend(const AttentionProblem& p, const bf16* q,
   }
   ptx::cp_async_wait<0>();
   // Without keys, nothing has waited for the queries, in whose place the results go out.
-  if (__syncthreads_or(!kCareful && !p.full && has_nan(results)) && threadIdx.x == 0) results[0][0][0] = NAN;
+  if (__syncthreads_or(!kCareful && !p.full && has_nan(results))) results[0][0][0] = NAN;
 
 #pragma unroll
   for (int i = 0; i < kStrips; ++i) {
@@ -173,7 +173,7 @@ __device__ __forceinline__ void attend(const AttentionProblem& p, const bf16* q,
       const int row = own + i * 16 + half * 8 + g;
       factors[half] = sum == 0.0f ? 0.0f : 1.0f / sum;
       if (lse != nullptr && t == 0 && row < here)
-        lse[(s.q_begin + tile.rows.first + row) * p.heads + head] = sum == 0.0f ? -INFINITY : maxima[i][half] * kLn2 + logf(sum);
+        lse[(s.q_begin + tile.rows.first + row) * p.heads + head] = maxima[i][half] * kLn2 + logf(sum);  // −∞ where nothing is seen
     }
     const int first = own + i * 16;
     if (out != nullptr)

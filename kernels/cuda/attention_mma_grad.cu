@@ -166,17 +166,12 @@ __device__ __forceinline__ void query_gradients(const AttentionProblem& p, const
           const int row = own + row_of(lane, i, e);
           grads.at[i][n][e] = exp2f(scores.at[i][n][e] * scale - lse[row]) * (grads.at[i][n][e] - delta[row]);
         }
-    if constexpr (kCareful) {
-      grads.keep(0.0f, seen);
-      add_not_finite<kDim, kPassing>(dq.at, keys + stage * kTile, [&](int i, int e, int row) {
-        return visible(p, s, own_queries.first + row_of(lane, i, e), passing.first + row);
-      });
-    }
+    if constexpr (kCareful) grads.keep(0.0f, seen);
     accumulate<kDim, kCareful>(dq, grads, keys + stage * kTile);
   }
   ptx::cp_async_wait<0>();
   // Without keys, nothing has waited for the queries, in whose place the results go out.
-  if (__syncthreads_or(!kCareful && !p.full && has_nan(dq.at)) && threadIdx.x == 0) dq.at[0][0][0] = NAN;
+  if (__syncthreads_or(!kCareful && !p.full && has_nan(dq.at))) dq.at[0][0][0] = NAN;
 #pragma unroll
   for (int i = 0; i < kStrips; ++i) {
     const int row = own + i * 16;
@@ -271,9 +266,8 @@ __device__ __forceinline__ void key_gradients(const AttentionProblem& p, const G
       if constexpr (kCareful) {
         weights.keep(0.0f, seen);
         grads.keep(0.0f, seen);
-        const auto row_seen = [&](int i, int e, int row) { return visible(p, s, rows.first + row, own_keys.first + row_of(lane, i, e)); };
-        if (tensors.dv != nullptr) add_not_finite<kDim, kStep>(dv.at, part_douts, row_seen);
-        if (tensors.dk != nullptr) add_not_finite<kDim, kStep>(dk.at, part_queries, row_seen);
+        if (tensors.dv != nullptr)
+          add_not_finite<kDim, kStep>(dv.at, part_douts, [&](int i, int e, int row) { return visible(p, s, rows.first + row, own_keys.first + row_of(lane, i, e)); });
       }
       if (tensors.dv != nullptr) accumulate<kDim, kCareful>(dv, weights, part_douts);
       if (tensors.dk != nullptr) accumulate<kDim, kCareful>(dk, grads, part_queries);
@@ -281,7 +275,7 @@ __device__ __forceinline__ void key_gradients(const AttentionProblem& p, const G
     if (head < last_head) store_statistic(next, stage ^ 1);
   }
   ptx::cp_async_wait<0>();
-  if (__syncthreads_or(!kCareful && !p.full && (has_nan(dk.at) || has_nan(dv.at))) && thread == 0) dk.at[0][0][0] = dv.at[0][0][0] = NAN;
+  if (__syncthreads_or(!kCareful && !p.full && (has_nan(dk.at) || has_nan(dv.at)))) dk.at[0][0][0] = dv.at[0][0][0] = NAN;
 #pragma unroll
   for (int i = 0; i < kStrips; ++i) {
     const int row = own + i * 16;

@@ -79,7 +79,8 @@ __device__ __forceinline__ void as_left_operand(std::uint32_t (&to)[4], const fl
 
 // What a mask hides has the weight 0, and yet reaches results where it is infinite or NaN: 0·∞ is NaN. Looking for that in each tile would cost time, so kernels look for NaN in their
 // results at the end, and mark a block that has one by a NaN as its first result. A second kernel, which shares no registers with the first, computes marked blocks again, carefully: with
-// products of what is finite, and the rest added to the rows that see it.
+// products of what is finite, and the infinity and NaN of values and of dout added to the rows that see them. Those of keys and queries need not be added: where they are seen, the
+// scores are not finite either, which makes weights and dS NaN, or 0.
 
 template <int kStrips, int kTiles>
 __device__ __forceinline__ bool has_nan(const float (&results)[kStrips][kTiles][4]) {

@@ -63,15 +63,16 @@ __global__ void transpose_kernel(const Word* x, std::int64_t rows, std::int64_t 
   }
 }
 
-/// A thread for each word, as far as grids go; a block has several rows where they are short.
-LaunchShape matrix_shape(std::int64_t rows, std::int64_t cols) {
+/// As map_shape, for words that stand in rows and columns; a block has several rows where they are short.
+LaunchShape matrix_shape(std::int64_t rows, std::int64_t cols, const Context& context) {
   unsigned across = kWarp / 4;
   while (across < kMapThreads && across < cols) across *= 2;
-  const unsigned down = kMapThreads / across;
-  const auto blocks = [](std::int64_t count, unsigned threads, std::int64_t most) {
-    return static_cast<unsigned>(std::min((count + threads - 1) / threads, most));
+  const unsigned down = kMapThreads / across, most = static_cast<unsigned>(context.multiprocessors) * 32;
+  const auto blocks = [](std::int64_t count, unsigned threads, unsigned at_most) {
+    return static_cast<unsigned>(std::min<std::int64_t>((count + threads - 1) / threads, at_most));
   };
-  return {dim3(blocks(cols, across, 1 << 20), blocks(rows, down, 65535)), dim3(across, down)};
+  const unsigned wide = blocks(cols, across, most);
+  return {dim3(wide, blocks(rows, down, most / wide)), dim3(across, down)};
 }
 
 /// Calls f<Word>(elements in a word): the largest word that divides all the numbers of elements.
@@ -84,11 +85,11 @@ void with_words(DType dtype, std::initializer_list<std::int64_t> elements, F&& f
   f.template operator()<std::uint32_t>(std::int64_t{1});
 }
 
-/// Copies a block of [rows, cols] elements; the offsets and strides are in elements too.
+/// Copies a block of [rows, cols] elements, rows of all that one of the two tensors has across; the offsets are in elements too.
 void copy_block(const TensorView& from, std::int64_t from_offset, const TensorView& to, std::int64_t to_offset, std::int64_t rows,
                 std::int64_t cols, const Context& context) {
-  with_words(from.type.dtype, {cols, from.cols(), to.cols(), from_offset, to_offset}, [&]<class Word>(std::int64_t word) {
-    launch(copy_kernel<Word>, matrix_shape(rows, cols / word), context.stream,
+  with_words(from.type.dtype, {from.cols(), to.cols(), from_offset, to_offset}, [&]<class Word>(std::int64_t word) {
+    launch(copy_kernel<Word>, matrix_shape(rows, cols / word, context), context.stream,
            Block<const Word>{from.as<const Word>() + from_offset / word, from.cols() / word},
            Block<Word>{to.as<Word>() + to_offset / word, to.cols() / word}, rows, cols / word);
   });
@@ -118,7 +119,7 @@ void run(const Pad& op, const Step& step, Context& context) {
   if (!step.out[0]) return;
   const TensorView &x = step.in[0], &out = step.out[0];
   with_words(x.type.dtype, {x.cols(), out.cols(), op.col}, [&]<class Word>(std::int64_t word) {
-    launch(pad_kernel<Word>, matrix_shape(out.rows(), out.cols() / word), context.stream, x.as<const Word>(), x.rows(),
+    launch(pad_kernel<Word>, matrix_shape(out.rows(), out.cols() / word, context), context.stream, x.as<const Word>(), x.rows(),
            x.cols() / word, op.row, op.col / word, out.as<Word>(), out.rows(), out.cols() / word);
   });
 }

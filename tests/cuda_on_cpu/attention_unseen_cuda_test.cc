@@ -30,7 +30,7 @@ TEST_P(AttentionUnseenCuda, KeysOutsideOfTheWindowOfAPoisonedQueryHaveTheirGradi
 }
 
 TEST_P(AttentionUnseenCuda, APoisonedElementOfAValueReachesItsOwnColumn) {
-  for (const Unseen& unseen : {element_after(140, {64, 70, 127}), element_before(140, {3, 70, 100})}) expect_unmoved(*backend_, kernel_.dtype, kernel_.dim, unseen, true);
+  for (const Unseen& unseen : {element_after(140, {64, 70, 127}), element_before(140, {3, 70, 100}), element_without_mask({3, 10, 19}), element_behind()}) expect_unmoved(*backend_, kernel_.dtype, kernel_.dim, unseen, true);
 }
 
 /// With one multiprocessor a block of the careful kernel has two of the heads.

@@ -58,6 +58,28 @@ TEST(EmbeddingCuda, WithoutAnOutputNothingRuns) {
   emulation::synchronize();
 }
 
+/// More words across, and down, than one multiprocessor's grid has threads.
+TEST(ShapeCuda, MoreWordsThanThreads) {
+  const emulation::With with({.multiprocessors = 1});
+  const std::unique_ptr<Backend> cuda = cuda_backend();
+  testing::CheckedBackend checked(*cuda);
+  for (const auto& [rows, cols] : {std::pair<std::int64_t, std::int64_t>{2, 32 * 256 + 3}, {32 * 32 + 2, 3}}) {
+    std::vector<double> x, slice;
+    for (std::int64_t i = 0; i < rows * cols; ++i) {
+      const bool inside = i >= cols && i % cols > 0;
+      x.push_back(inside ? static_cast<double>(i) : 0.0);
+      if (inside) slice.push_back(x.back());
+    }
+    Graph g(1);
+    const Value inner = g.record(Slice{1, rows - 1, 1, cols - 1}, {g.input("x", {rows, cols})});
+    g.output("slice", inner);
+    g.output("pad", g.record(Pad{{rows, cols}, 1, 1}, {inner}));
+    const testing::Inputs got = testing::run_once(g, checked, {{"x", x}});
+    EXPECT_EQ(got.at("slice"), slice);
+    EXPECT_EQ(got.at("pad"), x);
+  }
+}
+
 /// `rows` × `cols` elements of a matrix with rows of `stride`, from its element `first` on.
 template <class T, class Value, class Number>
 void expect_bias(DType dtype, std::int64_t rows, std::int64_t cols, std::int64_t stride, std::int64_t first, Value to_value, Number to_number) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "graft/error.h"
 #include "graft/gtest.h"
 #include "tests/op_cases.h"
 #include "tests/run_graph.h"
@@ -18,6 +19,18 @@ Backend& gpu() {
   static const std::unique_ptr<Backend> backend = cuda_backend();
   return *backend;
 }
+
+/// Without a GPU no case runs, and its absence is said once.
+class Device : public ::testing::Environment {
+  void SetUp() override {
+    try {
+      gpu();
+    } catch (const Error& error) {
+      FAIL() << error.what();
+    }
+  }
+};
+const ::testing::Environment* const device = ::testing::AddGlobalTestEnvironment(new Device);
 
 class OpGpu : public ::testing::TestWithParam<OpCase> {};
 
