@@ -1,7 +1,5 @@
 // The cpu backend's products and vector functions, below the level of ops.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -13,6 +11,7 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/gemm_blocks.h"
 #include "kernels/cpu/parallel.h"
+#include "tests/at_the_end.h"
 #include "tests/cpu_variants.h"
 
 namespace graft::cpu {
@@ -202,28 +201,14 @@ TEST(PackedGemm, EndsInsideOfTilesOfEveryWidth) {
     });
 }
 
-/// Floats that end where memory ends: who reads on is stopped by a signal.
+/// Floats that end where memory ends.
 class AtTheEnd {
  public:
-  explicit AtTheEnd(const std::vector<float>& values) {
-    const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE)), bytes = values.size() * sizeof(float);
-    const std::size_t pages = (bytes + page - 1) / page * page;
-    size_ = pages + page;
-    memory_ = static_cast<std::byte*>(mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    EXPECT_NE(memory_, MAP_FAILED);
-    EXPECT_EQ(mprotect(memory_ + pages, page, PROT_NONE), 0);
-    data_ = reinterpret_cast<float*>(memory_ + pages - bytes);
-    std::copy(values.begin(), values.end(), data_);
-  }
-  ~AtTheEnd() { munmap(memory_, size_); }
-  AtTheEnd(const AtTheEnd&) = delete;
-  AtTheEnd& operator=(const AtTheEnd&) = delete;
-  float* data() { return data_; }
+  explicit AtTheEnd(const std::vector<float>& values) : memory_(values.size() * sizeof(float)) { std::copy(values.begin(), values.end(), data()); }
+  float* data() { return reinterpret_cast<float*>(memory_.data()); }
 
  private:
-  std::byte* memory_;
-  std::size_t size_;
-  float* data_;
+  testing::AtTheEnd memory_;
 };
 
 TEST(PackedGemm, ReadsNothingBehindItsOperands) {

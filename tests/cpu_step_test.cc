@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -12,6 +13,7 @@
 #include "graft/optim.h"
 #include "graft/session.h"
 #include "src/op_traits.h"
+#include "tests/at_the_end.h"
 
 namespace graft {
 namespace {
@@ -39,7 +41,7 @@ class Guarded {
 };
 
 /// Runs one op on random inputs; output `slot` is written over `input` if that is not −1. Scratch memory holds bytes `scratch` before.
-/// Returns the outputs' bytes.
+/// Returns the outputs' bytes. Inputs and outputs end where memory does.
 std::vector<std::vector<char>> run_step(const Op& op, const std::vector<TensorType>& types, std::size_t slot = 0, int input = -1,
                                         char scratch = 0) {
   Graph graph;
@@ -47,8 +49,7 @@ std::vector<std::vector<char>> run_step(const Op& op, const std::vector<TensorTy
   for (const TensorType& type : types) values.push_back(graph.input("x" + std::to_string(values.size()), type.shape, type.dtype));
   const Node& node = graph.node(graph.record(op, values));
   const auto backend = cpu_backend(2);
-  std::vector<Guarded> memory;
-  memory.reserve(types.size() + node.outputs.size() + 1);
+  std::deque<testing::AtTheEnd> memory;
   std::vector<TensorView> in, out;
   std::uint32_t seed = 1;
   for (const TensorType& type : types) {
@@ -76,11 +77,11 @@ std::vector<std::vector<char>> run_step(const Op& op, const std::vector<TensorTy
     out.push_back({memory.back().data(), node.outputs[i]});
   }
   const std::size_t bytes_of_scratch = backend->workspace(graph, node);
-  memory.emplace_back(bytes_of_scratch);
-  std::memset(memory.back().data(), scratch, bytes_of_scratch);
-  const Step step = {&node, in, out, memory.back().data()};
+  Guarded workspace(bytes_of_scratch);
+  std::memset(workspace.data(), scratch, bytes_of_scratch);
+  const Step step = {&node, in, out, workspace.data()};
   backend->run({&step, 1});
-  for (Guarded& x : memory) EXPECT_TRUE(x.intact()) << op_name(op) << " wrote behind its memory";
+  EXPECT_TRUE(workspace.intact()) << op_name(op) << " wrote behind its workspace";
   std::vector<std::vector<char>> bytes;
   for (const TensorView& x : out) bytes.emplace_back(x.as<char>(), x.as<char>() + x.type.bytes());
   return bytes;
