@@ -267,6 +267,12 @@ TEST(GemmBlocks, AreWholeRowsOrCutAlongTheLongerSideOfATransposedProduct) {
   EXPECT_EQ(cut(1024, 384, true), (Cut{128, 384}));
   EXPECT_EQ(cut(512, 512, true), (Cut{64, 512}));
   EXPECT_EQ(cut(100, 300, true), (Cut{64, 192}));
+  EXPECT_EQ(cut(2048, 2048, false), (Cut{256, 2048}));
+  EXPECT_EQ(cut(768, 4096, false), (Cut{256, 2048}));
+  EXPECT_EQ(cut(384, 512, false), (Cut{128, 256}));
+  EXPECT_EQ(cut(1024, 2048, true), (Cut{1024, 256}));
+  EXPECT_EQ(gemm_blocks(96, 128, 8192, false).rows, 48) << "beside a large B of few columns";
+  EXPECT_EQ(gemm_blocks(128, 64, 64, false).count(), 2) << "twice what is worth a thread";
 }
 
 // ---- functions of vectors -----------------------------------------------------------------------------------------------
