@@ -236,7 +236,7 @@ TEST(PackedGemm, HasTheSameBitsInTheSecondProductOfTheSameMemory) {
 TEST(GemmBlocks, CoverTheResultAndAreWorthAThread) {
   for (const bool transpose_a : {false, true})
     for (const std::int64_t m : {1, 17, 64, 200, 2048, 5000})
-      for (const std::int64_t n : {1, 65, 384, 1024, 4096})
+      for (const std::int64_t n : {1, 65, 384, 1024, 3000, 4096})
         for (const std::int64_t k : {1, 64, 384, 4096}) {
           const GemmBlocks blocks = gemm_blocks(m, n, k, transpose_a);
           EXPECT_GE(blocks.rows * blocks.row_parts, m);

@@ -75,7 +75,7 @@ void attend(const Problem& p, const Step& step, const Tile& queries, std::int64_
   for (std::int64_t i = 0; i < queries.rows; ++i) {
     const std::int64_t row = queries.begin + i;
     const bool blind = s.sums[i] == 0.0f;
-    if (step.out[1]) output(step, 1)[row * p.heads + head] = blind ? -kInfinity : s.maxima[i] + std::log(s.sums[i]);
+    if (step.out[1]) output(step, 1)[row * p.heads + head] = s.maxima[i] + std::log(s.sums[i]);  // −∞ if blind
     if (!step.out[0]) continue;
     const Vec factor = broadcast(blind ? 0.0f : 1.0f / s.sums[i]);
     write_row(p, sums + i * p.width, output<T>(step) + row * p.q_cols + head * p.head_dim, [&](Vec x, Vec) { return x * factor; });
@@ -99,7 +99,7 @@ void tile_gradients(const Problem& p, const TilePair& pair, std::int64_t head, b
     float *scores = s.scores + i * kTileRows, *gradients = s.grads + i * kTileRows;
     const float lse = p.statistic(3, pair.queries.begin + i, head), delta = p.statistic(5, pair.queries.begin + i, head);
     const detail::KeyRange range = pair.range(i);
-    const detail::KeyRange at = lse == -kInfinity || range.first == range.last ? detail::KeyRange{0, 0} : whole_vectors(range);
+    const detail::KeyRange at = lse == -kInfinity ? detail::KeyRange{0, 0} : whole_vectors(range);
     for (std::int64_t j = at.first; j < at.last; j += kLanes) {
       const bool partial = j < range.first || j + kLanes > range.last;
       Vec weight = exp_nonpositive(load(scores + j) - lse);
@@ -218,7 +218,7 @@ void attention_gradients(const MultiHeadAttn& attn, std::span<const TensorView> 
     const Tile& keys = tasks.tiles[task / p.kv_heads];
     std::int64_t* progress = tasks.progress + task;
     const bool first = keys.begin == p.segments[keys.segment].kv_begin;
-    const Turn turn{progress, first || out.dq == nullptr ? nullptr : progress - p.kv_heads};
+    const Turn turn{progress, first ? nullptr : progress - p.kv_heads};
     key_gradient<T>(p, keys, task % p.kv_heads, sums, turn, Scratch(workspace, thread, p.head_dim));
   };
   // A task that waits for another must be begun after it.
