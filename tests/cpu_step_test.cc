@@ -41,9 +41,9 @@ class Guarded {
 };
 
 /// Runs one op on random inputs; output `slot` is written over `input` if that is not −1. Scratch memory holds bytes `scratch` before.
-/// Returns the outputs' bytes. Inputs and outputs end where memory does.
+/// The last row of input `poisoned` is NaN, if that is not −1. Returns the outputs' bytes. Inputs and outputs end where memory does.
 std::vector<std::vector<char>> run_step(const Op& op, const std::vector<TensorType>& types, std::size_t slot = 0, int input = -1,
-                                        char scratch = 0) {
+                                        char scratch = 0, int poisoned = -1) {
   Graph graph;
   std::vector<Value> values;
   for (const TensorType& type : types) values.push_back(graph.input("x" + std::to_string(values.size()), type.shape, type.dtype));
@@ -67,6 +67,10 @@ std::vector<std::vector<char>> run_step(const Op& op, const std::vector<TensorTy
           in.back().as<float>()[i] = value;
       }
     }
+  }
+  if (poisoned >= 0) {
+    const TensorView& x = in[static_cast<std::size_t>(poisoned)];
+    std::fill_n(x.as<float>() + x.size() - x.cols(), x.cols(), std::numeric_limits<float>::quiet_NaN());
   }
   for (std::size_t i = 0; i < node.outputs.size(); ++i) {
     if (input >= 0 && i == slot) {
@@ -191,21 +195,34 @@ TEST(CpuStep, KernelsKeepToTheirOutputsAndWorkspace) {
 }
 
 TEST(CpuStep, AttentionDoesNotDependOnWhatScratchMemoryHeld) {
-  const auto f32 = [](Shape shape) { return TensorType{DType::f32, shape}; };
-  // Of the second tile of queries some see keys of the first tile, and some do not; before the last 100 keys there are none to see.
-  for (const Mask mask : {Mask{Mask::Kind::window, 20}, Mask{Mask::Kind::causal}}) {
-    for (const std::int64_t keys : {300, 100, 428}) {
-      const MultiHeadAttn attn{{4, 2, 20}, mask, 0.2, {}};
-      const TensorType q = f32({300, 80}), k = f32({keys, 40}), row = f32({300, 4});
-      const auto expect_same = [&](const Op& op, const std::vector<TensorType>& types) {
-        for (const char scratch : {'\xff', '\x7f'})  // all NaN; counters that are far on
-          EXPECT_EQ(run_step(op, types), run_step(op, types, 0, -1, scratch)) << op_name(op) << ", " << keys << " keys";
-      };
-      expect_same(attn, {q, k, k});
-      expect_same(MultiHeadAttnGradQ{attn}, {q, k, k, row, q, row});
-      expect_same(MultiHeadAttnGradK{attn}, {q, k, k, row, q, row});
-      expect_same(MultiHeadAttnGradV{attn}, {q, k, k, row, q, row});
-    }
+  const Mask window20 = {Mask::Kind::window, 20}, window5 = {Mask::Kind::window, 5}, causal = {Mask::Kind::causal};
+  struct Spec {
+    Mask mask;
+    std::int64_t queries, keys;
+    int poisoned = -1;
+  };
+  const Spec specs[] = {{window20, 300, 300},  // of the second tile of queries some see keys of the first tile, and some do not
+                        {causal, 300, 300},
+                        {window20, 300, 100},  // before the last 100 queries there are no keys to see
+                        {causal, 300, 100},
+                        {window20, 300, 428},
+                        {causal, 300, 428},    // the first keys take longer than those that wait for them
+                        {window5, 13, 133},    // the last query alone sees nothing of the first tile
+                        {causal, 129, 13},     // the last key alone is not seen by the first tile of queries
+                        {causal, 14, 13, 2},   // row by row: the first query sees nothing
+                        {window5, 30, 35, 0}};  // and nobody sees the first key
+  for (const auto& [mask, queries, keys, poisoned] : specs) {
+    const MultiHeadAttn attn{{4, 2, 20}, mask, 0.2, {}};
+    const TensorType q = {DType::f32, {queries, 80}}, k = {DType::f32, {keys, 40}}, row = {DType::f32, {queries, 4}};
+    const auto expect_same = [&](const Op& op, const std::vector<TensorType>& types) {
+      for (const char scratch : {'\xff', '\x7f'})  // all NaN; counters that are far on
+        EXPECT_EQ(run_step(op, types, 0, -1, 0, poisoned), run_step(op, types, 0, -1, scratch, poisoned))
+            << op_name(op) << ", " << queries << " queries, " << keys << " keys";
+    };
+    expect_same(attn, {q, k, k});
+    expect_same(MultiHeadAttnGradQ{attn}, {q, k, k, row, q, row});
+    expect_same(MultiHeadAttnGradK{attn}, {q, k, k, row, q, row});
+    expect_same(MultiHeadAttnGradV{attn}, {q, k, k, row, q, row});
   }
 }
 
