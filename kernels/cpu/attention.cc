@@ -61,14 +61,13 @@ void attend(const Problem& p, const Step& step, const Tile& queries, std::int64_
                s.scores + j * kTileRows + at.first, kTileRows, false);
     });
     softmax_tile(pair, s);
-    const bool accumulate = begun || !pair.all_see();
-    if (!begun && accumulate) std::fill_n(sums, queries.rows * p.width, 0.0f);
+    if (!begun && !pair.all_see()) std::fill_n(sums, queries.rows * p.width, 0.0f);
     for (std::int64_t i = 0; begun && i < queries.rows; ++i) {
       if (s.factors[i] == 1.0f) continue;
       for (std::int64_t j = i * p.width; j < (i + 1) * p.width; j += kLanes) store(sums + j, load(sums + j) * s.factors[i]);
     }
     const TileRows v = whole_rows(p.key<T>(2, keys.begin, kv_head), p.kv_cols, keys.rows, p.head_dim, s.rows);
-    sum_key_rows(p, pair, {s.scores, 1, kTileRows}, v, sums, accumulate);
+    sum_key_rows(p, pair, {s.scores, 1, kTileRows}, v, sums, begun);
     begun = true;
   });
   if (!begun) std::fill_n(sums, queries.rows * p.width, 0.0f);
@@ -172,21 +171,18 @@ void key_gradient(const Problem& p, const Tile& keys, std::int64_t kv_head, cons
       const TilePair pair(p, queries, keys);
       if (pair.empty()) return;
       const QueryRows rows = pair_gradients<T>(p, pair, head, grads, s);
-      const bool accumulate = begun || !pair.all_seen();
-      if (!begun && accumulate) clear();
+      if (!begun && !pair.all_seen()) clear();
+      if (out.dv != nullptr) add_query_rows(p, pair, s.scores, rows.dout, s.dv, begun);
+      if (out.dk != nullptr) add_query_rows(p, pair, s.grads, rows.q, s.dk, begun);
       begun = true;
-      if (out.dv != nullptr) add_query_rows(p, pair, s.scores, rows.dout, s.dv, accumulate);
-      if (out.dk != nullptr) add_query_rows(p, pair, s.grads, rows.q, s.dk, accumulate);
       if (out.dq == nullptr) return;
       float* dq = out.dq + queries.begin * p.q_cols + head * p.head_dim;
       prefetch_tile(dq, p.q_cols, queries.rows, p.head_dim);
       sum_key_rows(p, pair, {s.grads, kTileRows, 1}, key_rows, s.sums_of_rows, false);
       if (turn.before != nullptr) wait_for_turn(*turn.before, this_step);
-      pair.for_query_groups([&](std::int64_t begin, std::int64_t rows, detail::KeyRange) {
-        for (std::int64_t i = begin; i < begin + rows; ++i)
-          write_row(p, s.sums_of_rows + i * p.width, dq + i * p.q_cols,
-                    [&](Vec x, Vec sum) { return fma(x, broadcast(p.scale), sum); });
-      });
+      for (std::int64_t i = 0; i < queries.rows; ++i)
+        if (pair.sees(i))
+          write_row(p, s.sums_of_rows + i * p.width, dq + i * p.q_cols, [&](Vec x, Vec sum) { return fma(x, broadcast(p.scale), sum); });
       end_turn(*turn.mine, this_step + 1);
     });
   }
