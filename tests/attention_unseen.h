@@ -92,6 +92,10 @@ inline AttentionOptions causal(std::int64_t window = 0) {
 inline Unseen key_after(std::int64_t rows, std::vector<std::int64_t> poisoned) {
   return {causal(), rows, rows, "kv", std::move(poisoned), {"out", "dq"}, [](std::int64_t row, std::int64_t key) { return row < key; }};
 }
+/// So are those whose window begins behind it: in the second tile of queries, between rows that see others of its tile.
+inline Unseen key_before_windows(std::vector<std::int64_t> poisoned) {
+  return {causal(20), 300, 300, "kv", std::move(poisoned), {"out", "dq"}, [](std::int64_t row, std::int64_t key) { return row < key || row >= key + 20; }};
+}
 /// An element of a value reaches its own column. With 16 keys more than queries, tiles' first keys are hidden from some of a warp's queries.
 inline Unseen element_after(std::int64_t rows, std::vector<std::int64_t> poisoned) {
   return {causal(), rows, rows + 16, "v", std::move(poisoned), {"out"}, [](std::int64_t row, std::int64_t key) { return row + 16 < key; }, 1, 1, 13};
@@ -113,6 +117,10 @@ inline Unseen element_without_mask(std::vector<std::int64_t> poisoned) {
 /// Keys after a poisoned query have their gradients without it.
 inline Unseen query_before(std::int64_t rows, std::vector<std::int64_t> poisoned) {
   return {causal(), rows, rows, "q", std::move(poisoned), {"dk", "dv"}, [](std::int64_t row, std::int64_t query) { return row > query; }};
+}
+/// With fewer keys than queries too.
+inline Unseen query_before_of_fewer_keys(std::vector<std::int64_t> poisoned) {
+  return {causal(), 100, 60, "q", std::move(poisoned), {"dk", "dv"}, [](std::int64_t row, std::int64_t query) { return row > query - 40; }};
 }
 /// So have those before its window, the first key of a tile among them.
 inline Unseen query_behind(std::vector<std::int64_t> poisoned, std::vector<const char*> names) {

@@ -1,7 +1,5 @@
 // The cpu backend's products and vector functions, below the level of ops.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -13,6 +11,7 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/gemm_blocks.h"
 #include "kernels/cpu/parallel.h"
+#include "tests/at_the_end.h"
 #include "tests/cpu_variants.h"
 
 namespace graft::cpu {
@@ -202,28 +201,14 @@ TEST(PackedGemm, EndsInsideOfTilesOfEveryWidth) {
     });
 }
 
-/// Floats that end where memory ends: who reads on is stopped by a signal.
+/// Floats that end where memory ends.
 class AtTheEnd {
  public:
-  explicit AtTheEnd(const std::vector<float>& values) {
-    const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE)), bytes = values.size() * sizeof(float);
-    const std::size_t pages = (bytes + page - 1) / page * page;
-    size_ = pages + page;
-    memory_ = static_cast<std::byte*>(mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    EXPECT_NE(memory_, MAP_FAILED);
-    EXPECT_EQ(mprotect(memory_ + pages, page, PROT_NONE), 0);
-    data_ = reinterpret_cast<float*>(memory_ + pages - bytes);
-    std::copy(values.begin(), values.end(), data_);
-  }
-  ~AtTheEnd() { munmap(memory_, size_); }
-  AtTheEnd(const AtTheEnd&) = delete;
-  AtTheEnd& operator=(const AtTheEnd&) = delete;
-  float* data() { return data_; }
+  explicit AtTheEnd(const std::vector<float>& values) : memory_(values.size() * sizeof(float)) { std::copy(values.begin(), values.end(), data()); }
+  float* data() { return reinterpret_cast<float*>(memory_.data()); }
 
  private:
-  std::byte* memory_;
-  std::size_t size_;
-  float* data_;
+  testing::AtTheEnd memory_;
 };
 
 TEST(PackedGemm, ReadsNothingBehindItsOperands) {
@@ -251,7 +236,7 @@ TEST(PackedGemm, HasTheSameBitsInTheSecondProductOfTheSameMemory) {
 TEST(GemmBlocks, CoverTheResultAndAreWorthAThread) {
   for (const bool transpose_a : {false, true})
     for (const std::int64_t m : {1, 17, 64, 200, 2048, 5000})
-      for (const std::int64_t n : {1, 65, 384, 1024, 4096})
+      for (const std::int64_t n : {1, 65, 384, 1024, 3000, 4096})
         for (const std::int64_t k : {1, 64, 384, 4096}) {
           const GemmBlocks blocks = gemm_blocks(m, n, k, transpose_a);
           EXPECT_GE(blocks.rows * blocks.row_parts, m);
@@ -282,6 +267,12 @@ TEST(GemmBlocks, AreWholeRowsOrCutAlongTheLongerSideOfATransposedProduct) {
   EXPECT_EQ(cut(1024, 384, true), (Cut{128, 384}));
   EXPECT_EQ(cut(512, 512, true), (Cut{64, 512}));
   EXPECT_EQ(cut(100, 300, true), (Cut{64, 192}));
+  EXPECT_EQ(cut(2048, 2048, false), (Cut{256, 2048}));
+  EXPECT_EQ(cut(768, 4096, false), (Cut{256, 2048}));
+  EXPECT_EQ(cut(384, 512, false), (Cut{128, 256}));
+  EXPECT_EQ(cut(1024, 2048, true), (Cut{1024, 256}));
+  EXPECT_EQ(gemm_blocks(96, 128, 8192, false).rows, 48) << "beside a large B of few columns";
+  EXPECT_EQ(gemm_blocks(128, 64, 64, false).count(), 2) << "twice what is worth a thread";
 }
 
 // ---- functions of vectors -----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -12,6 +13,7 @@
 #include "graft/optim.h"
 #include "graft/session.h"
 #include "src/op_traits.h"
+#include "tests/at_the_end.h"
 
 namespace graft {
 namespace {
@@ -39,16 +41,15 @@ class Guarded {
 };
 
 /// Runs one op on random inputs; output `slot` is written over `input` if that is not −1. Scratch memory holds bytes `scratch` before.
-/// Returns the outputs' bytes.
+/// The last row of input `poisoned` is NaN, if that is not −1. Returns the outputs' bytes. Inputs and outputs end where memory does.
 std::vector<std::vector<char>> run_step(const Op& op, const std::vector<TensorType>& types, std::size_t slot = 0, int input = -1,
-                                        char scratch = 0) {
+                                        char scratch = 0, int poisoned = -1) {
   Graph graph;
   std::vector<Value> values;
   for (const TensorType& type : types) values.push_back(graph.input("x" + std::to_string(values.size()), type.shape, type.dtype));
   const Node& node = graph.node(graph.record(op, values));
   const auto backend = cpu_backend(2);
-  std::vector<Guarded> memory;
-  memory.reserve(types.size() + node.outputs.size() + 1);
+  std::deque<testing::AtTheEnd> memory;
   std::vector<TensorView> in, out;
   std::uint32_t seed = 1;
   for (const TensorType& type : types) {
@@ -67,6 +68,10 @@ std::vector<std::vector<char>> run_step(const Op& op, const std::vector<TensorTy
       }
     }
   }
+  if (poisoned >= 0) {
+    const TensorView& x = in[static_cast<std::size_t>(poisoned)];
+    std::fill_n(x.as<float>() + x.size() - x.cols(), x.cols(), std::numeric_limits<float>::quiet_NaN());
+  }
   for (std::size_t i = 0; i < node.outputs.size(); ++i) {
     if (input >= 0 && i == slot) {
       out.push_back(in[static_cast<std::size_t>(input)]);
@@ -76,11 +81,11 @@ std::vector<std::vector<char>> run_step(const Op& op, const std::vector<TensorTy
     out.push_back({memory.back().data(), node.outputs[i]});
   }
   const std::size_t bytes_of_scratch = backend->workspace(graph, node);
-  memory.emplace_back(bytes_of_scratch);
-  std::memset(memory.back().data(), scratch, bytes_of_scratch);
-  const Step step = {&node, in, out, memory.back().data()};
+  Guarded workspace(bytes_of_scratch);
+  std::memset(workspace.data(), scratch, bytes_of_scratch);
+  const Step step = {&node, in, out, workspace.data()};
   backend->run({&step, 1});
-  for (Guarded& x : memory) EXPECT_TRUE(x.intact()) << op_name(op) << " wrote behind its memory";
+  EXPECT_TRUE(workspace.intact()) << op_name(op) << " wrote behind its workspace";
   std::vector<std::vector<char>> bytes;
   for (const TensorView& x : out) bytes.emplace_back(x.as<char>(), x.as<char>() + x.type.bytes());
   return bytes;
@@ -190,20 +195,34 @@ TEST(CpuStep, KernelsKeepToTheirOutputsAndWorkspace) {
 }
 
 TEST(CpuStep, AttentionDoesNotDependOnWhatScratchMemoryHeld) {
-  const auto f32 = [](Shape shape) { return TensorType{DType::f32, shape}; };
-  // Of the second tile of queries some see keys of the first tile, and some do not; before the last 100 keys there are none to see.
-  for (const Mask mask : {Mask{Mask::Kind::window, 20}, Mask{Mask::Kind::causal}}) {
-    for (const std::int64_t keys : {300, 100}) {
-      const MultiHeadAttn attn{{3, 1, 20}, mask, 0.2, {}};
-      const TensorType q = f32({300, 60}), k = f32({keys, 20}), row = f32({300, 3});
-      const auto expect_same = [&](const Op& op, const std::vector<TensorType>& types) {
-        EXPECT_EQ(run_step(op, types), run_step(op, types, 0, -1, '\xff')) << op_name(op) << ", " << keys << " keys";  // all NaN
-      };
-      expect_same(attn, {q, k, k});
-      expect_same(MultiHeadAttnGradQ{attn}, {q, k, k, row, q, row});
-      expect_same(MultiHeadAttnGradK{attn}, {q, k, k, row, q, row});
-      expect_same(MultiHeadAttnGradV{attn}, {q, k, k, row, q, row});
-    }
+  const Mask window20 = {Mask::Kind::window, 20}, window5 = {Mask::Kind::window, 5}, causal = {Mask::Kind::causal};
+  struct Spec {
+    Mask mask;
+    std::int64_t queries, keys;
+    int poisoned = -1;
+  };
+  const Spec specs[] = {{window20, 300, 300},  // of the second tile of queries some see keys of the first tile, and some do not
+                        {causal, 300, 300},
+                        {window20, 300, 100},  // before the last 100 queries there are no keys to see
+                        {causal, 300, 100},
+                        {window20, 300, 428},
+                        {causal, 300, 428},    // the first keys take longer than those that wait for them
+                        {window5, 13, 133},    // the last query alone sees nothing of the first tile
+                        {causal, 129, 13},     // the last key alone is not seen by the first tile of queries
+                        {causal, 14, 13, 2},   // row by row: the first query sees nothing
+                        {window5, 30, 35, 0}};  // and nobody sees the first key
+  for (const auto& [mask, queries, keys, poisoned] : specs) {
+    const MultiHeadAttn attn{{4, 2, 20}, mask, 0.2, {}};
+    const TensorType q = {DType::f32, {queries, 80}}, k = {DType::f32, {keys, 40}}, row = {DType::f32, {queries, 4}};
+    const auto expect_same = [&](const Op& op, const std::vector<TensorType>& types) {
+      for (const char scratch : {'\xff', '\x7f'})  // all NaN; counters that are far on
+        EXPECT_EQ(run_step(op, types, 0, -1, 0, poisoned), run_step(op, types, 0, -1, scratch, poisoned))
+            << op_name(op) << ", " << queries << " queries, " << keys << " keys";
+    };
+    expect_same(attn, {q, k, k});
+    expect_same(MultiHeadAttnGradQ{attn}, {q, k, k, row, q, row});
+    expect_same(MultiHeadAttnGradK{attn}, {q, k, k, row, q, row});
+    expect_same(MultiHeadAttnGradV{attn}, {q, k, k, row, q, row});
   }
 }
 

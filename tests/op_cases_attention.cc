@@ -95,6 +95,7 @@ std::vector<Attention> length_specs() {
       {"window_longer_than_length", 7, 7, 2, 1, 4, Kind::window, 100},
       {"window_longer_than_ints", 7, 7, 2, 1, 4, Kind::window, (std::int64_t{1} << 32) + 2},
       {"window_q_shorter", 3, 8, 2, 1, 4, Kind::window, 2},
+      {"window_of_all_keys_but_the_first", 1, 7, 2, 1, 4, Kind::window, 6},
       {"window_q_longer_blind_rows", 8, 3, 2, 1, 4, Kind::window, 2, {}, 0, 0, {}, {}, true},
       {"scale_given", 5, 5, 2, 1, 4, Kind::causal, 0, 0.3},
       {"scale_one", 5, 5, 2, 1, 4, Kind::full, 0, 1.0},

@@ -61,21 +61,20 @@ void attend(const Problem& p, const Step& step, const Tile& queries, std::int64_
                s.scores + j * kTileRows + at.first, kTileRows, false);
     });
     softmax_tile(pair, s);
-    const bool accumulate = begun || !pair.all_see();
-    if (!begun && accumulate) std::fill_n(sums, queries.rows * p.width, 0.0f);
+    if (!begun && !pair.all_see()) std::fill_n(sums, queries.rows * p.width, 0.0f);
     for (std::int64_t i = 0; begun && i < queries.rows; ++i) {
       if (s.factors[i] == 1.0f) continue;
       for (std::int64_t j = i * p.width; j < (i + 1) * p.width; j += kLanes) store(sums + j, load(sums + j) * s.factors[i]);
     }
     const TileRows v = whole_rows(p.key<T>(2, keys.begin, kv_head), p.kv_cols, keys.rows, p.head_dim, s.rows);
-    sum_key_rows(p, pair, {s.scores, 1, kTileRows}, v, sums, accumulate);
+    sum_key_rows(p, pair, {s.scores, 1, kTileRows}, v, sums, begun);
     begun = true;
   });
   if (!begun) std::fill_n(sums, queries.rows * p.width, 0.0f);
   for (std::int64_t i = 0; i < queries.rows; ++i) {
     const std::int64_t row = queries.begin + i;
     const bool blind = s.sums[i] == 0.0f;
-    if (step.out[1]) output(step, 1)[row * p.heads + head] = blind ? -kInfinity : s.maxima[i] + std::log(s.sums[i]);
+    if (step.out[1]) output(step, 1)[row * p.heads + head] = s.maxima[i] + std::log(s.sums[i]);  // −∞ if blind
     if (!step.out[0]) continue;
     const Vec factor = broadcast(blind ? 0.0f : 1.0f / s.sums[i]);
     write_row(p, sums + i * p.width, output<T>(step) + row * p.q_cols + head * p.head_dim, [&](Vec x, Vec) { return x * factor; });
@@ -99,7 +98,7 @@ void tile_gradients(const Problem& p, const TilePair& pair, std::int64_t head, b
     float *scores = s.scores + i * kTileRows, *gradients = s.grads + i * kTileRows;
     const float lse = p.statistic(3, pair.queries.begin + i, head), delta = p.statistic(5, pair.queries.begin + i, head);
     const detail::KeyRange range = pair.range(i);
-    const detail::KeyRange at = lse == -kInfinity || range.first == range.last ? detail::KeyRange{0, 0} : whole_vectors(range);
+    const detail::KeyRange at = lse == -kInfinity ? detail::KeyRange{0, 0} : whole_vectors(range);
     for (std::int64_t j = at.first; j < at.last; j += kLanes) {
       const bool partial = j < range.first || j + kLanes > range.last;
       Vec weight = exp_nonpositive(load(scores + j) - lse);
@@ -172,21 +171,18 @@ void key_gradient(const Problem& p, const Tile& keys, std::int64_t kv_head, cons
       const TilePair pair(p, queries, keys);
       if (pair.empty()) return;
       const QueryRows rows = pair_gradients<T>(p, pair, head, grads, s);
-      const bool accumulate = begun || !pair.all_seen();
-      if (!begun && accumulate) clear();
+      if (!begun && !pair.all_seen()) clear();
+      if (out.dv != nullptr) add_query_rows(p, pair, s.scores, rows.dout, s.dv, begun);
+      if (out.dk != nullptr) add_query_rows(p, pair, s.grads, rows.q, s.dk, begun);
       begun = true;
-      if (out.dv != nullptr) add_query_rows(p, pair, s.scores, rows.dout, s.dv, accumulate);
-      if (out.dk != nullptr) add_query_rows(p, pair, s.grads, rows.q, s.dk, accumulate);
       if (out.dq == nullptr) return;
       float* dq = out.dq + queries.begin * p.q_cols + head * p.head_dim;
       prefetch_tile(dq, p.q_cols, queries.rows, p.head_dim);
       sum_key_rows(p, pair, {s.grads, kTileRows, 1}, key_rows, s.sums_of_rows, false);
       if (turn.before != nullptr) wait_for_turn(*turn.before, this_step);
-      pair.for_query_groups([&](std::int64_t begin, std::int64_t rows, detail::KeyRange) {
-        for (std::int64_t i = begin; i < begin + rows; ++i)
-          write_row(p, s.sums_of_rows + i * p.width, dq + i * p.q_cols,
-                    [&](Vec x, Vec sum) { return fma(x, broadcast(p.scale), sum); });
-      });
+      for (std::int64_t i = 0; i < queries.rows; ++i)
+        if (pair.sees(i))
+          write_row(p, s.sums_of_rows + i * p.width, dq + i * p.q_cols, [&](Vec x, Vec sum) { return fma(x, broadcast(p.scale), sum); });
       end_turn(*turn.mine, this_step + 1);
     });
   }
@@ -218,7 +214,7 @@ void attention_gradients(const MultiHeadAttn& attn, std::span<const TensorView> 
     const Tile& keys = tasks.tiles[task / p.kv_heads];
     std::int64_t* progress = tasks.progress + task;
     const bool first = keys.begin == p.segments[keys.segment].kv_begin;
-    const Turn turn{progress, first || out.dq == nullptr ? nullptr : progress - p.kv_heads};
+    const Turn turn{progress, first ? nullptr : progress - p.kv_heads};
     key_gradient<T>(p, keys, task % p.kv_heads, sums, turn, Scratch(workspace, thread, p.head_dim));
   };
   // A task that waits for another must be begun after it.

@@ -73,10 +73,12 @@ class TilePair {
 
   bool empty() const { return empty_; }
   bool whole() const { return whole_; }
+  /// Whether query i sees a key.
+  bool sees(std::int64_t i) const { return range(i).first < range(i).last; }
   /// Whether each query sees a key, and whether each key is seen: sums of the first pair need no zeros to start with.
   bool all_see() const {
     for (std::int64_t i = 0; i < queries.rows; ++i)
-      if (range(i).first == range(i).last) return false;
+      if (!sees(i)) return false;
     return true;
   }
   bool all_seen() const {
