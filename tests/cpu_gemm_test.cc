@@ -134,12 +134,15 @@ TEST_P(GemmTest, IsTheProductWhereThreadsShareIt) {
   ASSERT_GT(blocks.col_parts, 1);
   ASSERT_NE(kLarge.m % blocks.rows, 0);
   ASSERT_NE(kLarge.n % blocks.cols, 0);
+  const Size one_row = {40, 700, 800}, one_tall_row = {149, 1100, 400};  // of blocks, whose threads keep a packed A
+  EXPECT_EQ(gemm_blocks(one_row.m, one_row.n, one_row.k, false).row_parts, 1);
+  EXPECT_EQ(gemm_blocks(one_tall_row.m, one_tall_row.n, one_tall_row.k, true).row_parts, 1);
   ThreadTeam team(3);
-  Gemm gemm(team, GetParam());
-  for_each_problem({kLarge}, [&](Problem problem) {
+  for_each_problem({kLarge, one_row, one_tall_row}, [&](Problem problem) {
+    Gemm gemm(team, GetParam());  // with no more scratch memory than this product wants
     const std::vector<float> c = problem.run(gemm);
-    for (std::int64_t i = 0; i < kLarge.m; ++i)
-      for (std::int64_t j = i % 23; j < kLarge.n; j += 23)
+    for (std::int64_t i = 0; i < problem.call.m; ++i)
+      for (std::int64_t j = i % 23; j < problem.call.n; j += 23)
         ASSERT_NEAR(c[static_cast<std::size_t>(i * problem.call.ldc + j)], problem.wanted(i, j), 1e-4)
             << problem.text() << " at " << i << ", " << j;
   });
