@@ -98,6 +98,7 @@ std::vector<Attention> length_specs() {
       {"window_of_all_keys_but_the_first", 1, 7, 2, 1, 4, Kind::window, 6},
       {"window_q_longer_blind_rows", 8, 3, 2, 1, 4, Kind::window, 2, {}, 0, 0, {}, {}, true},
       {"scale_given", 5, 5, 2, 1, 4, Kind::causal, 0, 0.3},
+      {"scale_zero", 5, 5, 2, 1, 8, Kind::causal, 0, 0.0},
       {"scale_one", 5, 5, 2, 1, 4, Kind::full, 0, 1.0},
       {"large_logits", 6, 6, 2, 1, 4, Kind::causal, 0, 0.5, 0, 0, {}, {}, false, 8.0},
       {"large_logits_full_dim64", 5, 5, 2, 1, 64, Kind::full, 0, 0.125, 0, 0, {}, {}, false, 7.0},
@@ -128,11 +129,11 @@ std::vector<Attention> long_specs() {
 }
 
 /// Those that are run in bf16 too.
-constexpr std::array<std::string_view, 13> kNarrow = {
+constexpr std::array<std::string_view, 14> kNarrow = {
     "dim1_causal",        "dim24_batch_of_3",        "dim80_causal",     "dim256_batch_of_3",
     "gqa4_causal_ragged", "packed_cross_blind_rows", "window_q_shorter", "uniform_causal_q_longer_blind_rows",
     "scale_given",        "long_causal_gqa2",        "long_full_dim80",  "long_ragged_window",
-    "long_cross"};
+    "long_cross",         "scale_zero"};
 
 using Build = Value (Graph::*)(Value, Value, Value, std::int64_t, std::int64_t, std::int64_t, const AttentionOptions&,
                                std::string_view);

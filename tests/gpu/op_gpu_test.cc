@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdio>
 
 #include "graft/error.h"
 #include "graft/gtest.h"
@@ -19,18 +20,6 @@ Backend& gpu() {
   static const std::unique_ptr<Backend> backend = cuda_backend();
   return *backend;
 }
-
-/// Without a GPU no case runs, and its absence is said once.
-class Device : public ::testing::Environment {
-  void SetUp() override {
-    try {
-      gpu();
-    } catch (const Error& error) {
-      FAIL() << error.what();
-    }
-  }
-};
-const ::testing::Environment* const device = ::testing::AddGlobalTestEnvironment(new Device);
 
 class OpGpu : public ::testing::TestWithParam<OpCase> {};
 
@@ -82,3 +71,15 @@ INSTANTIATE_TEST_SUITE_P(, OpGpu, ::testing::ValuesIn(cases()), name_of);
 
 }  // namespace
 }  // namespace graft
+
+/// Without a GPU no case runs, and that is said once.
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  try {
+    graft::gpu();
+  } catch (const graft::Error& error) {
+    std::fprintf(stderr, "gpu tests: %s\n", error.what());
+    return 1;
+  }
+  return RUN_ALL_TESTS();
+}
