@@ -92,9 +92,9 @@ inline AttentionOptions causal(std::int64_t window = 0) {
 inline Unseen key_after(std::int64_t rows, std::vector<std::int64_t> poisoned) {
   return {causal(), rows, rows, "kv", std::move(poisoned), {"out", "dq"}, [](std::int64_t row, std::int64_t key) { return row < key; }};
 }
-/// So are those whose window begins behind it: in the second tile of queries, between rows that see others of its tile.
-inline Unseen key_before_windows(std::vector<std::int64_t> poisoned) {
-  return {causal(20), 300, 300, "kv", std::move(poisoned), {"out", "dq"}, [](std::int64_t row, std::int64_t key) { return row < key || row >= key + 20; }};
+/// So are those whose window begins behind it, between rows that see other keys of its tile.
+inline Unseen key_before_windows(std::int64_t rows, std::vector<std::int64_t> poisoned) {
+  return {causal(20), rows, rows, "kv", std::move(poisoned), {"out", "dq"}, [](std::int64_t row, std::int64_t key) { return row < key || row >= key + 20; }};
 }
 /// An element of a value reaches its own column. With 16 keys more than queries, tiles' first keys are hidden from some of a warp's queries.
 inline Unseen element_after(std::int64_t rows, std::vector<std::int64_t> poisoned) {

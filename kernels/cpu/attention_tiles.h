@@ -1,5 +1,5 @@
 #pragma once
-// Small matrix products on tiles that stay in cache, for attention; and transposes, which packed products use too. Tiles are row-major; their rows are padded to whole vectors.
+// Small matrix products on tiles that stay in cache, for attention; packed products use their innermost loop and the transposes too. Tiles are row-major; their rows are padded to whole vectors.
 #include <algorithm>
 #include <cstdint>
 #include <utility>
@@ -16,16 +16,9 @@ struct Strided {
   std::int64_t row, col;
 };
 
-/// kRows × kVecs vectors of C = A·B, or C += A·B. A [m, k] is read number by number, B [k, n] by vectors.
+/// sums += A·B, kRows × kVecs vectors. A [kRows, k] is read number by number, B [k, kVecs vectors] by vectors.
 template <int kRows, int kVecs>
-GRAFT_INLINE void multiply_block(Strided a, const float* b, std::int64_t ldb, float* c, std::int64_t ldc, std::int64_t k,
-                                 bool accumulate) {
-  Vec acc[kRows][kVecs];
-  GRAFT_UNROLL
-  for (int i = 0; i < kRows; ++i) {
-    GRAFT_UNROLL
-    for (int j = 0; j < kVecs; ++j) acc[i][j] = accumulate ? load(c + i * ldc + j * kLanes) : Vec{};
-  }
+GRAFT_INLINE void add_products(Vec (&sums)[kRows][kVecs], Strided a, const float* b, std::int64_t ldb, std::int64_t k) {
   for (std::int64_t p = 0; p < k; ++p) {
     Vec row[kVecs];
     GRAFT_UNROLL
@@ -34,13 +27,26 @@ GRAFT_INLINE void multiply_block(Strided a, const float* b, std::int64_t ldb, fl
     for (int i = 0; i < kRows; ++i) {
       const Vec x = broadcast(a.data[i * a.row + p * a.col]);
       GRAFT_UNROLL
-      for (int j = 0; j < kVecs; ++j) acc[i][j] = fma(x, row[j], acc[i][j]);
+      for (int j = 0; j < kVecs; ++j) sums[i][j] = fma(x, row[j], sums[i][j]);
     }
   }
+}
+
+/// kRows × kVecs vectors of C = A·B, or C += A·B.
+template <int kRows, int kVecs>
+GRAFT_INLINE void multiply_block(Strided a, const float* b, std::int64_t ldb, float* c, std::int64_t ldc, std::int64_t k,
+                                 bool accumulate) {
+  Vec sums[kRows][kVecs];
   GRAFT_UNROLL
   for (int i = 0; i < kRows; ++i) {
     GRAFT_UNROLL
-    for (int j = 0; j < kVecs; ++j) store(c + i * ldc + j * kLanes, acc[i][j]);
+    for (int j = 0; j < kVecs; ++j) sums[i][j] = accumulate ? load(c + i * ldc + j * kLanes) : Vec{};
+  }
+  add_products(sums, a, b, ldb, k);
+  GRAFT_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    GRAFT_UNROLL
+    for (int j = 0; j < kVecs; ++j) store(c + i * ldc + j * kLanes, sums[i][j]);
   }
 }
 

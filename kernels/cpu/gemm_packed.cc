@@ -84,26 +84,19 @@ void pack_b(const T* b, std::int64_t ldb, bool transposed, std::int64_t k, std::
 template <int kVecs>
 void multiply_tile(std::int64_t k, const float* a, const float* b, float* c, std::int64_t ldc, bool add, const float* bias) {
   for (int i = 0; i < kTileRows; ++i) __builtin_prefetch(c + i * ldc + kTileCols - 1, 1);
-  Vec acc[kTileRows][kVecs];
+  Vec sums[kTileRows][kVecs];
   GRAFT_UNROLL
-  for (int i = 0; i < kTileRows * kVecs; ++i) acc[i / kVecs][i % kVecs] = Vec{};
-  for (std::int64_t p = 0; p < k; ++p, a += kTileRows, b += kTileCols) {
-    Vec row[kVecs];
+  for (auto& row : sums) {
     GRAFT_UNROLL
-    for (int v = 0; v < kVecs; ++v) row[v] = load(b + v * kLanes);
-    GRAFT_UNROLL
-    for (int i = 0; i < kTileRows; ++i) {
-      const Vec x = broadcast(a[i]);
-      GRAFT_UNROLL
-      for (int v = 0; v < kVecs; ++v) acc[i][v] = fma(x, row[v], acc[i][v]);
-    }
+    for (Vec& sum : row) sum = Vec{};
   }
+  add_products(sums, {a, 1, kTileRows}, b, kTileCols, k);
   GRAFT_UNROLL
   for (int i = 0; i < kTileRows; ++i) {
     GRAFT_UNROLL
     for (int v = 0; v < kVecs; ++v) {
       float* at = c + i * ldc + v * kLanes;
-      Vec sum = acc[i][v];
+      Vec sum = sums[i][v];
       if (add) sum += load(at);
       if (bias != nullptr) sum += load(bias + v * kLanes);
       store(at, sum);

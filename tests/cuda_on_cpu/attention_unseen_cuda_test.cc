@@ -21,6 +21,10 @@ class AttentionUnseenCuda : public ::testing::TestWithParam<Kernel> {
 
 TEST_P(AttentionUnseenCuda, RowsBeforeAPoisonedKeyAreAsWithoutIt) { expect_unmoved(*backend_, kernel_.dtype, kernel_.dim, key_after(140, {3, 64, 127, 139}), true); }
 
+TEST_P(AttentionUnseenCuda, RowsWhoseWindowBeginsBehindAPoisonedKeyAreAsWithoutIt) {
+  expect_unmoved(*backend_, kernel_.dtype, kernel_.dim, key_before_windows(140, {30, 63}), true);
+}
+
 TEST_P(AttentionUnseenCuda, KeysAfterAPoisonedQueryHaveTheirGradientsWithoutIt) {
   expect_unmoved(*backend_, kernel_.dtype, kernel_.dim, query_before(140, {3, 64, 127, 133}), true);
 }
