@@ -22,6 +22,15 @@ except ImportError as problem:
     sys.exit(1)
 
 
+def blas():
+    """" (OpenBLAS)", or another one that a distribution's PyTorch has found; nothing where PyTorch brings its own."""
+    if "BLAS_INFO=generic" not in torch.__config__.show():
+        return ""
+    with open("/proc/self/maps") as maps:
+        loaded = maps.read()
+    return " (OpenBLAS)" if "openblas" in loaded else " (reference BLAS)" if "libblas.so" in loaded else ""
+
+
 def attend(q, k, v, causal):
     """scaled_dot_product_attention, or its formula where PyTorch is older than 2.0."""
     if hasattr(F, "scaled_dot_product_attention"):
@@ -150,7 +159,7 @@ def main():
         command, _, rest = line.strip().partition(" ")
         try:
             if command == "describe":
-                answer = f"torch {torch.__version__}"
+                answer = f"torch {torch.__version__}{blas()}"
             elif command in ("step", "compiled"):
                 run = training_step(json.loads(rest), command == "compiled")
                 answer = "ready"
