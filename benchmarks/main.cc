@@ -21,12 +21,16 @@ std::string vectors() {
   return "";
 }
 
-/// "AMD EPYC 9B14, AVX-512 with bf16", the name from /proc/cpuinfo.
+/// "AMD EPYC 9B14, family 25, AVX-512 with bf16", from /proc/cpuinfo. The family, as the name may hide it: virtual machines say "AMD EPYC" of all.
 std::string processor() {
   std::ifstream in("/proc/cpuinfo");
-  for (std::string line; std::getline(in, line);)
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2) + vectors();
-  return "unknown" + vectors();
+  std::string family;
+  for (std::string line; std::getline(in, line);) {
+    const std::size_t value = line.find(':') + 2;
+    if (line.starts_with("cpu family")) family = ", family " + line.substr(value);
+    if (line.starts_with("model name")) return line.substr(value) + family + vectors();
+  }
+  return "unknown" + family + vectors();
 }
 
 std::string today() {
