@@ -38,12 +38,14 @@ std::atomic<bool> counting{false};
 std::atomic<int> allocations{0};
 thread_local bool inside = false;  // backtrace and dladdr may allocate
 
+/// Or of the OpenMP runtime, which allocates when a thread's first product sets its number of threads; that may be in any step.
 bool on_behalf_of_onednn() {
   void* frames[64];
   const int depth = backtrace(frames, 64);
   for (int i = 0; i < depth; ++i) {
     Dl_info info;
-    if (dladdr(frames[i], &info) != 0 && info.dli_fname != nullptr && std::strstr(info.dli_fname, "libdnnl") != nullptr)
+    if (dladdr(frames[i], &info) != 0 && info.dli_fname != nullptr &&
+        (std::strstr(info.dli_fname, "libdnnl") != nullptr || std::strstr(info.dli_fname, "libgomp") != nullptr))
       return true;
   }
   return false;

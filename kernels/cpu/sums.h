@@ -15,22 +15,22 @@ inline std::int64_t sum_pieces(std::int64_t n) { return (n + kSumPiece - 1) / kS
 /// Σ f(x[i]); f takes and gives vectors of doubles.
 template <class T, class F>
 double sum_of(const T* x, std::int64_t n, const F& f) {
-  constexpr std::int64_t kHalf = kLanes / 2;
-  DoubleVec a{}, b{};
+  constexpr std::int64_t kHalf = kLanes / 2, kAtOnce = 4;
+  DoubleVec sums[kAtOnce] = {};
   std::int64_t i = 0;
-  for (; i + 2 * kHalf <= n; i += 2 * kHalf) {
-    a += f(load_double(x + i));
-    b += f(load_double(x + i + kHalf));
+  for (; i + kAtOnce * kHalf <= n; i += kAtOnce * kHalf) {
+    GRAFT_UNROLL
+    for (std::int64_t s = 0; s < kAtOnce; ++s) sums[s] += f(load_double(x + i + s * kHalf));
   }
-  for (; i < n; i += kHalf) {
-    const std::int64_t left = std::min(kHalf, n - i);
+  for (; i + kHalf <= n; i += kHalf) sums[0] += f(load_double(x + i));
+  double total = sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  if (i < n) {
     T rest[kHalf] = {};
-    std::copy_n(x + i, left, rest);
-    DoubleVec last = f(load_double(rest));
-    for (std::int64_t lane = left; lane < kHalf; ++lane) last[lane] = 0.0;
-    a += last;
+    std::copy(x + i, x + n, rest);
+    const DoubleVec last = f(load_double(rest));
+    for (std::int64_t lane = 0; lane < n - i; ++lane) total += last[lane];
   }
-  return sum(a + b);
+  return total;
 }
 
 /// Rows cut into at most 64 chunks of at least 32 rows; each sums columns into a row of its own, and the rows are added in order.

@@ -68,7 +68,17 @@ typedef std::uint32_t BitsVec __attribute__((vector_size(kLanes * 4)));
 typedef std::uint16_t HalfBitsVec __attribute__((vector_size(kLanes * 2)));
 typedef std::uint16_t UnalignedHalfBitsVec __attribute__((vector_size(kLanes * 2), aligned(2), may_alias));
 
-GRAFT_INLINE Vec widen(HalfBitsVec bits) { return reinterpret_cast<Vec>(__builtin_convertvector(bits, BitsVec) << 16); }
+// Where a vector becomes a wider one, g++ 12 makes two halves of __builtin_convertvector and joins them; the plain intrinsics of AVX-512 warn in it.
+GRAFT_INLINE Vec widen(HalfBitsVec bits) {
+#if defined(__AVX512F__)
+  const auto wide = reinterpret_cast<BitsVec>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(bits)));
+#elif defined(__AVX2__)
+  const auto wide = reinterpret_cast<BitsVec>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(bits)));
+#else
+  const auto wide = __builtin_convertvector(bits, BitsVec);
+#endif
+  return reinterpret_cast<Vec>(wide << 16);
+}
 /// As to_bf16.
 GRAFT_INLINE HalfBitsVec round(Vec v) {
   const BitsVec bits = reinterpret_cast<BitsVec>(v), nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16,
@@ -154,14 +164,27 @@ GRAFT_INLINE float max(Vec v) {
 /// Sums in double take half a vector of floats at a time.
 typedef float HalfVec __attribute__((vector_size(kLanes * 2), aligned(4), may_alias));
 typedef double DoubleVec __attribute__((vector_size(kLanes * 4)));
-GRAFT_INLINE DoubleVec load_double(const float* p) {
-  return __builtin_convertvector(*reinterpret_cast<const HalfVec*>(p), DoubleVec);
+GRAFT_INLINE DoubleVec widen(HalfVec v) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_cvtps_pd(0xff, reinterpret_cast<__m256>(v));
+#elif defined(__AVX__)
+  return _mm256_cvtps_pd(reinterpret_cast<__m128>(v));
+#else
+  return __builtin_convertvector(v, DoubleVec);
+#endif
 }
+GRAFT_INLINE DoubleVec load_double(const float* p) { return widen(*reinterpret_cast<const HalfVec*>(p)); }
 GRAFT_INLINE DoubleVec load_double(const Bf16* p) {
-  typedef std::uint16_t Quarter __attribute__((vector_size(kLanes), aligned(2), may_alias));
   typedef std::uint32_t Half __attribute__((vector_size(kLanes * 2)));
-  const Half bits = __builtin_convertvector(*reinterpret_cast<const Quarter*>(p), Half) << 16;
-  return __builtin_convertvector(reinterpret_cast<const HalfVec&>(bits), DoubleVec);
+#if defined(__AVX512F__)
+  const auto wide = reinterpret_cast<Half>(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  const auto wide = reinterpret_cast<Half>(_mm_cvtepu16_epi32(_mm_loadu_si64(p)));
+#else
+  typedef std::uint16_t Quarter __attribute__((vector_size(kLanes), aligned(2), may_alias));
+  const auto wide = __builtin_convertvector(*reinterpret_cast<const Quarter*>(p), Half);
+#endif
+  return widen(reinterpret_cast<HalfVec>(wide << 16));
 }
 GRAFT_INLINE double sum(DoubleVec v) {
   double total = 0.0;
