@@ -106,6 +106,8 @@ __device__ __forceinline__ void attend(const AttentionProblem& p, const bf16* q,
               if (key >= all.last || !visible(p, s, query, key)) scores[i][j][e] = -INFINITY;
             }
       }
+      float factors[kStrips][2];
+      bool grown = false;
 #pragma unroll
       for (int i = 0; i < kStrips; ++i) {
 #pragma unroll
@@ -117,7 +119,8 @@ __device__ __forceinline__ void attend(const AttentionProblem& p, const bf16* q,
             for (int e = 0; e < 2; ++e) top = fmaxf(top, scores[i][j][2 * half + e]);
           top = fmaxf(maxima[i][half], over_row(top, [](float a, float b) { return fmaxf(a, b); }) * scale);
           const float shift = top == -INFINITY ? 0.0f : top;  // nothing seen so far: all weights are 0
-          const float factor = exp2f(maxima[i][half] - shift);
+          factors[i][half] = ptx::exp2(maxima[i][half] - shift);
+          grown |= factors[i][half] != 1.0f;
           maxima[i][half] = top;
           float sum = 0.0f;
 #pragma unroll
@@ -125,15 +128,19 @@ __device__ __forceinline__ void attend(const AttentionProblem& p, const bf16* q,
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
               float& score = scores[i][j][2 * half + e];
-              score = exp2f(fmaf(score, scale, -shift));
+              score = ptx::exp2(fmaf(score, scale, -shift));
               sum += score;
             }
-          sums[i][half] = sums[i][half] * factor + sum;
+          sums[i][half] = sums[i][half] * factors[i][half] + sum;
+        }
+      }
+      if (__any_sync(kFullWarp, grown)) {  // after the first tiles, most leave all maxima as they are
+#pragma unroll
+        for (int i = 0; i < kStrips; ++i)
 #pragma unroll
           for (int n = 0; n < kDim / 8; ++n)
 #pragma unroll
-            for (int e = 0; e < 2; ++e) results[i][n][2 * half + e] *= factor;
-        }
+            for (int e = 0; e < 4; ++e) results[i][n][e] *= factors[i][e / 2];
       }
 
       std::uint32_t weights[kKeys / 16][kStrips][4];  // all of them first: they take half the registers that the scores took

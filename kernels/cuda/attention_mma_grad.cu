@@ -164,7 +164,7 @@ __device__ __forceinline__ void query_gradients(const AttentionProblem& p, const
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
           const int row = own + row_of(lane, i, e);
-          grads.at[i][n][e] = exp2f(scores.at[i][n][e] * scale - lse[row]) * (grads.at[i][n][e] - delta[row]);
+          grads.at[i][n][e] = ptx::exp2(scores.at[i][n][e] * scale - lse[row]) * (grads.at[i][n][e] - delta[row]);
         }
     if constexpr (kCareful) grads.keep(0.0f, seen);
     accumulate<kDim, kCareful>(dq, grads, keys + stage * kTile);
@@ -259,7 +259,7 @@ __device__ __forceinline__ void key_gradients(const AttentionProblem& p, const G
         for (int i = 0; i < kStrips; ++i)
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
-            weights.at[i][n][e] = exp2f(weights.at[i][n][e] * scale - lses.at[e % 2]);
+            weights.at[i][n][e] = ptx::exp2(weights.at[i][n][e] * scale - lses.at[e % 2]);
             grads.at[i][n][e] = weights.at[i][n][e] * (grads.at[i][n][e] - deltas.at[e % 2]);
           }
       }

@@ -164,6 +164,15 @@ TEST_F(EmulatedPtx, PackPutsTheFirstInTheLowerHalf) {
   EXPECT_EQ(ptx::pack_bf16(1.00390625f, 1.01171875f), 0x3f823f80u);  // ties go to even
 }
 
+TEST_F(EmulatedPtx, PowersThatAreSubnormalAreZero) {
+  EXPECT_EQ(ptx::exp2(3.0f), 8.0f);
+  EXPECT_EQ(ptx::exp2(-126.0f), 0x1p-126f);
+  EXPECT_EQ(ptx::exp2(-127.0f), 0.0f);
+  EXPECT_EQ(ptx::exp2(-INFINITY), 0.0f);
+  EXPECT_EQ(ptx::exp2(INFINITY), INFINITY);
+  EXPECT_TRUE(std::isnan(ptx::exp2(NAN)));
+}
+
 // ---- cp.async
 
 enum class Fault { none, no_wait, no_commit, waits_for_older, not_valid, reads_while_copying, bad_source };

@@ -4,7 +4,9 @@
 #include <cuda_runtime.h>
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "tests/cuda_on_cpu/device_side.h"
 
@@ -30,6 +32,11 @@ inline void mma_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], const std::
 }
 
 inline std::uint32_t pack_bf16(float low, float high) { return std::bit_cast<std::uint32_t>(__floats2bfloat162_rn(low, high)); }
+
+inline float exp2(float x) {
+  const float power = std::exp2(x);
+  return power < std::numeric_limits<float>::min() ? 0.0f : power;
+}
 
 inline void cp_async_16(void* shared, const void* global, bool valid = true) { emulation::copy_async(shared, global, valid); }
 inline void cp_async_commit() { emulation::commit_copies(); }
