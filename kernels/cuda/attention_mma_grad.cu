@@ -32,7 +32,7 @@ struct KeyShape {
   static constexpr std::size_t kTiles =
       sizeof(bf16) * kDim * (2 * kOwn + 2 * 2 * kPassing);                           // keys and values; queries and dout, twice
   static constexpr std::size_t kShared = kTiles + sizeof(float) * 2 * 2 * kPassing;  // lse and delta, twice
-  static_assert(2 * kPassing <= kThreads);                                           // a thread brings one of them
+  static_assert(2 * kPassing == kThreads);                                           // a thread brings one of them
 };
 
 template <int kStrips, int kColumns>
@@ -52,10 +52,9 @@ struct Results {
   }
 };
 
-/// results = rows·passingᵀ, of the warp's rows from `own` on and all kColumns rows of the passing tile.
+/// results += rows·passingᵀ, of the warp's rows from `own` on and all kColumns rows of the passing tile.
 template <int kDim, int kStrips, int kColumns>
 __device__ __forceinline__ void multiply(Results<kStrips, kColumns>& results, bf16* rows, int own, bf16* passing) {
-  results = {};
 #pragma unroll 4  // all eight of kDim 128 at once want more registers than there are
   for (int step = 0; step < kDim / 16; ++step) {
     std::uint32_t left[kStrips][4];
@@ -128,13 +127,13 @@ __device__ __forceinline__ void query_gradients(const AttentionProblem& p, const
   };
   load_tile_async<Shape::kOwn, kDim, kThreads>(queries, tensors.q + q_at, p.q_cols(), here, p.head_dim);
   load_tile_async<Shape::kOwn, kDim, kThreads>(douts, tensors.dout + q_at, p.q_cols(), here, p.head_dim);
-  if (all.first < all.last) load(all.first, 0);
+  load(all.first, 0);
   ptx::cp_async_commit();
 
   const float scale = p.scale * kLog2E;  // weights are powers of 2
   for (int row = static_cast<int>(threadIdx.x); row < Shape::kOwn; row += kThreads) {
     const std::int64_t at = (s.q_begin + tile.rows.first + row) * p.heads + head;
-    lse[row] = row < here ? exponent_of(tensors.lse[at]) : INFINITY;
+    lse[row] = row < here ? exponent_of(tensors.lse[at]) : 0.0f;
     delta[row] = row < here ? tensors.delta[at] : 0.0f;
   }
   const Rows own_queries = {tile.rows.first + own, std::min(tile.rows.first + own + kStrips * 16, tile.rows.last)};
@@ -204,13 +203,11 @@ __device__ __forceinline__ void key_gradients(const AttentionProblem& p, const G
   // This thread's lse or delta of a tile: on its way in a register while the tile before is computed with.
   const auto load_statistic = [&](int head, int begin) {
     const int row = begin + thread % kPassing;
-    if (thread >= 2 * kPassing || row >= all.last) return thread < kPassing ? INFINITY : 0.0f;
+    if (row >= all.last) return 0.0f;
     const std::int64_t at = (s.q_begin + row) * p.heads + head;
     return thread < kPassing ? exponent_of(tensors.lse[at]) : tensors.delta[at];
   };
-  const auto store_statistic = [&](float statistic, int stage) {
-    if (thread < 2 * kPassing) statistics[stage * 2 * kPassing + thread] = statistic;
-  };
+  const auto store_statistic = [&](float statistic, int stage) { statistics[stage * 2 * kPassing + thread] = statistic; };
   load_tile_async<Shape::kOwn, kDim, kThreads>(keys, tensors.k + kv_at, p.kv_cols(), here, p.head_dim);
   load_tile_async<Shape::kOwn, kDim, kThreads>(values, tensors.v + kv_at, p.kv_cols(), here, p.head_dim);
   const int first_head = kv_head * p.group(), last_head = all.count() > 0 ? first_head + p.group() : first_head;
@@ -272,7 +269,7 @@ __device__ __forceinline__ void key_gradients(const AttentionProblem& p, const G
       if (tensors.dv != nullptr) accumulate<kDim, kCareful>(dv, weights, part_douts);
       if (tensors.dk != nullptr) accumulate<kDim, kCareful>(dk, grads, part_queries);
     }
-    if (head < last_head) store_statistic(next, stage ^ 1);
+    store_statistic(next, stage ^ 1);
   }
   ptx::cp_async_wait<0>();
   if (__syncthreads_or(!kCareful && !p.full && (has_nan(dk.at) || has_nan(dv.at)))) dk.at[0][0][0] = dv.at[0][0][0] = NAN;

@@ -46,6 +46,10 @@ const Case kCases[] = {
     // masks that touch a tile at one corner
     {"dim64_causal_30_keys_more", 100, 130, 1, 1, 64, kCausal},
     {"dim64_window_95", 130, 130, 1, 1, 64, window(95)},
+    {"dim64_window_2", 130, 130, 1, 1, 64, window(2)},
+    {"dim128_window_2_one_key_more", 130, 131, 1, 1, 128, window(2)},
+    {"dim64_full_tile_but_one_key", 70, 63, 1, 1, 64},
+    {"dim128_full_tile_but_one_query", 63, 70, 1, 1, 128},
     {"dim64_causal_uniform_gqa8", 195, 195, 8, 1, 64, kCausal, 65, 65},
     {"dim80_window_gqa4", 180, 180, 4, 1, 80, window(50)},
     {"dim80_full_packed", 140, 150, 2, 2, 80, {}, 0, 0, {0, 0, 129, 140}, {0, 5, 70, 150}},
@@ -172,7 +176,12 @@ struct Got {
   bool operator==(const Got&) const = default;
 };
 
-Got run(const Problem& problem, const Wanted& wanted, const Options& options) {
+/// Which results are asked for; the others are empty.
+struct Asked {
+  bool out = true, lse = true, dq = true, dk = true, dv = true;
+};
+
+Got run(const Problem& problem, const Wanted& wanted, const Options& options, const Asked& asked = {}) {
   const emulation::With with(options);
   const Case& c = problem.c;
   cuda::Context context;
@@ -191,7 +200,7 @@ Got run(const Problem& problem, const Wanted& wanted, const Options& options) {
     return in;
   };
   const std::vector<TensorView> in = with_offsets({{q.data(), q_type}, {k.data(), kv_type}, {v.data(), kv_type}});
-  const TensorView outputs[] = {{out.data(), q_type}, {lse.data(), lse_type}};
+  const TensorView outputs[] = {{asked.out ? out.data() : nullptr, q_type}, {asked.lse ? lse.data() : nullptr, lse_type}};
   cuda::run(problem.op, Step{nullptr, in, outputs, nullptr}, context);
 
   const std::vector<TensorView> grad_in = with_offsets({{q.data(), q_type},
@@ -204,11 +213,14 @@ Got run(const Problem& problem, const Wanted& wanted, const Options& options) {
                         {MultiHeadAttnGradQ{problem.op}, {}, {}, ""},
                         {MultiHeadAttnGradK{problem.op}, {}, {}, ""}};
   const TensorView grad_out[] = {{dv.data(), kv_type}, {dq.data(), q_type}, {dk.data(), kv_type}};
+  const bool wants[] = {asked.dv, asked.dq, asked.dk};
   std::vector<Step> steps;
-  for (std::size_t i = 0; i < 3; ++i) steps.push_back({&nodes[i], grad_in, std::span(&grad_out[i], 1), nullptr});
-  EXPECT_EQ(cuda::run_attention_gradients(steps, context), 3u);
+  for (std::size_t i = 0; i < 3; ++i)
+    if (wants[i]) steps.push_back({&nodes[i], grad_in, std::span(&grad_out[i], 1), nullptr});
+  EXPECT_EQ(steps.empty() ? 0u : cuda::run_attention_gradients(steps, context), steps.size());
   emulation::synchronize();
-  return {out.values(), dq.values(), dk.values(), dv.values(), lse.values()};
+  const auto values = [](bool wanted, const auto& array) { return wanted ? array.values() : decltype(array.values())(); };
+  return {values(asked.out, out), values(asked.dq, dq), values(asked.dk, dk), values(asked.dv, dv), values(asked.lse, lse)};
 }
 
 /// Each row of each head: what is off is rounding to bf16, of the result and of the operands P and dS, each to 2⁻⁹ at most.
@@ -248,6 +260,57 @@ TEST_P(AttentionBf16, MatchesF64RowByRowAndInAnyOrder) {
 
 INSTANTIATE_TEST_SUITE_P(, AttentionBf16, ::testing::ValuesIn(kCases),
                          [](const auto& info) { return std::string(info.param.name); });
+
+constexpr Case kSmall[] = {{"dim64", 70, 70, 1, 1, 64, kCausal}, {"dim128", 70, 70, 1, 1, 128, kCausal}};
+
+TEST(AttentionBf16Outputs, AreTheSameAlone) {
+  for (const Case& c : kSmall) {
+    const Problem problem(c);
+    const Wanted wanted = problem.solve();
+    const Got all = run(problem, wanted, {.locate = false});
+    Got alone;
+    alone.out = run(problem, wanted, {.locate = false}, {true, false, false, false, false}).out;
+    alone.lse = run(problem, wanted, {.locate = false}, {false, true, false, false, false}).lse;
+    alone.dq = run(problem, wanted, {.locate = false}, {true, true, true, false, false}).dq;
+    alone.dk = run(problem, wanted, {.locate = false}, {true, true, false, true, false}).dk;
+    alone.dv = run(problem, wanted, {.locate = false}, {true, true, false, false, true}).dv;
+    EXPECT_TRUE(alone == all) << c.name;
+  }
+}
+
+/// Rows that fill up a tile are zeros, and so are their scores: 2 to the power of 0 − lse is infinite where all real scores are far below.
+TEST(AttentionBf16Outputs, AreFiniteWhereScoresAreFarBelowZero) {
+  for (const std::int64_t dim : {64, 128}) {
+    const Case c = {"far", 40, 70, 1, 1, dim, {}, 0, 0, {}, {}, 0.5};
+    Problem problem(c);
+    for (std::size_t row = 0; row < problem.q.size(); row += static_cast<std::size_t>(dim)) problem.q[row] = 24.0;
+    for (std::size_t row = 0; row < problem.k.size(); row += static_cast<std::size_t>(dim)) problem.k[row] = -24.0;
+    const Wanted wanted = problem.solve();
+    ASSERT_LT(*std::max_element(wanted.lse.begin(), wanted.lse.end()), -200.0);
+    const Got got = run(problem, wanted, {.locate = false});
+    expect_close(got.out, wanted.out, dim, "out");
+    expect_close(got.dv, wanted.dv, dim, "dv");
+    for (const Bits* bits : {&got.dq, &got.dk})
+      for (const std::uint16_t x : *bits) ASSERT_TRUE(std::isfinite(to_float(Bf16{x})));
+  }
+}
+
+/// A key that all queries see with a score of −∞ has no weight and no gradient, also where queries do not fill their tile.
+TEST(AttentionBf16Outputs, KeysOfMinusInfinityHaveNoGradient) {
+  constexpr std::size_t kKey = 3;
+  for (const std::int64_t dim : {64, 128}) {
+    const auto width = static_cast<std::size_t>(dim);
+    const Case c = {"minus_infinity", 70, 40, 1, 1, dim};
+    Problem problem(c);
+    for (std::size_t row = 0; row < problem.q.size(); row += width) problem.q[row] = 1.0;
+    problem.k[kKey * width] = 0.0;
+    const Wanted wanted = problem.solve();
+    problem.k[kKey * width] = -std::numeric_limits<double>::infinity();  // lse and delta stay those of 0: they matter to other keys alone
+    const Got got = run(problem, wanted, {.locate = false});
+    for (const Bits* bits : {&got.dk, &got.dv})
+      for (std::size_t i = kKey * width; i < (kKey + 1) * width; ++i) ASSERT_EQ(to_float(Bf16{(*bits)[i]}), 0.0f) << i;
+  }
+}
 
 }  // namespace
 }  // namespace graft
