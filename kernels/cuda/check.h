@@ -15,13 +15,15 @@ inline void check(cudaError_t status, const char* what) {
   throw Error(std::string("cuda: ") + what + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")");
 }
 
-/// The same of a kernel, which the message names.
-inline void check_launch(cudaError_t status, const void* kernel) {
+/// The same of a kernel, which the message names where the runtime can tell it: since CUDA 12.3.
+inline void check_launch(cudaError_t status, [[maybe_unused]] const void* kernel) {
   if (status == cudaSuccess) return;
   cudaGetLastError();
   const char* name = nullptr;
-  if (cudaFuncGetName(&name, kernel) != cudaSuccess || name == nullptr) name = "?";
-  throw Error(std::string("cuda: cannot start kernel ") + name + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")");
+#if CUDART_VERSION >= 12030
+  if (cudaFuncGetName(&name, kernel) != cudaSuccess) name = nullptr;
+#endif
+  throw Error(std::string("cuda: cannot start kernel ") + (name == nullptr ? "?" : name) + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")");
 }
 
 }  // namespace graft::cuda

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#define CUDART_VERSION 12030  // what it has is that of CUDA 12.3 at least
+
 #define __global__
 #define __device__
 #define __host__
