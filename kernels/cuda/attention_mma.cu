@@ -78,23 +78,7 @@ __device__ __forceinline__ void attend(const AttentionProblem& p, const bf16* q,
     if (begin < own_keys.last && begin + kKeys > own_keys.first) {
       bf16 *tile_keys = keys + stage * kKeys * kDim, *tile_values = values + stage * kKeys * kDim;
       float scores[kStrips][kKeys / 8][4] = {};
-#pragma unroll
-      for (int step = 0; step < kDim / 16; ++step) {
-        std::uint32_t left[kStrips][4];
-#pragma unroll
-        for (int i = 0; i < kStrips; ++i) left_operand<kDim>(left[i], queries, own + i * 16, step);
-#pragma unroll
-        for (int j = 0; j < kKeys / 16; ++j) {
-          std::uint32_t right[2][2];
-          right_operands_of_rows<kDim>(right, tile_keys, j * 16, step);
-#pragma unroll
-          for (int i = 0; i < kStrips; ++i) {
-            ptx::mma_m16n8k16(scores[i][2 * j], left[i], right[0]);
-            ptx::mma_m16n8k16(scores[i][2 * j + 1], left[i], right[1]);
-          }
-        }
-      }
-
+      multiply_by_rows<kDim, kDim / 16>(scores, queries, own, tile_keys);
       if (begin + kKeys > all.last || !all_visible(p, s, own_queries, {begin, begin + kKeys})) {
 #pragma unroll
         for (int i = 0; i < kStrips; ++i)

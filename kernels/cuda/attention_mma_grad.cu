@@ -13,6 +13,7 @@ namespace graft::cuda {
 namespace {
 
 constexpr int kWarps = 4, kThreads = kWarps * kWarp;
+constexpr int kUnrolled = 4;  // steps of a product of scores: all eight of kDim 128 at once want more registers than there are
 
 /// Sizes for head dimensions up to kDim: strips of 16 rows that a warp has, rows of a tile that passes by, and how many of those are computed with at a time. Results and two tiles of scores must fit into 255 registers, the
 /// tiles into 99 KiB, so that two blocks of an H100 stand on one multiprocessor.
@@ -51,27 +52,6 @@ struct Results {
           if (!seen(i, n, e)) at[i][n][e] = hidden;
   }
 };
-
-/// results += rows·passingᵀ, of the warp's rows from `own` on and all kColumns rows of the passing tile.
-template <int kDim, int kStrips, int kColumns>
-__device__ __forceinline__ void multiply(Results<kStrips, kColumns>& results, bf16* rows, int own, bf16* passing) {
-#pragma unroll 4  // all eight of kDim 128 at once want more registers than there are
-  for (int step = 0; step < kDim / 16; ++step) {
-    std::uint32_t left[kStrips][4];
-#pragma unroll
-    for (int i = 0; i < kStrips; ++i) left_operand<kDim>(left[i], rows, own + i * 16, step);
-#pragma unroll
-    for (int j = 0; j < kColumns / 16; ++j) {
-      std::uint32_t right[2][2];
-      right_operands_of_rows<kDim>(right, passing, j * 16, step);
-#pragma unroll
-      for (int i = 0; i < kStrips; ++i) {
-        ptx::mma_m16n8k16(results.at[i][2 * j], left[i], right[0]);
-        ptx::mma_m16n8k16(results.at[i][2 * j + 1], left[i], right[1]);
-      }
-    }
-  }
-}
 
 /// results += weights·passing, the weights rounded to bf16; if kCareful, of what is finite in `passing`.
 template <int kDim, bool kCareful, int kStrips, int kColumns>
@@ -149,8 +129,8 @@ __device__ __forceinline__ void query_gradients(const AttentionProblem& p, const
     const Rows passing = {begin, begin + kPassing};
     if (passing.first >= own_keys.last || passing.last <= own_keys.first) continue;
     Results<kStrips, kPassing> scores, grads;
-    multiply<kDim>(grads, douts, own, values + stage * kTile);
-    multiply<kDim>(scores, queries, own, keys + stage * kTile);
+    multiply_by_rows<kDim, kUnrolled>(grads.at, douts, own, values + stage * kTile);
+    multiply_by_rows<kDim, kUnrolled>(scores.at, queries, own, keys + stage * kTile);
     const auto seen = [&](int i, int n, int e) {
       const int key = passing.first + column_of(lane, n, e);
       return key < all.last && visible(p, s, own_queries.first + row_of(lane, i, e), key);
@@ -242,8 +222,8 @@ __device__ __forceinline__ void key_gradients(const AttentionProblem& p, const G
       bf16 *part_queries = queries + stage * kTile + part * kDim, *part_douts = douts + stage * kTile + part * kDim;
       const float *lse = statistics + stage * 2 * kPassing + part, *delta = lse + kPassing;
       Results<kStrips, kStep> weights, grads;
-      multiply<kDim>(grads, values, own, part_douts);
-      multiply<kDim>(weights, keys, own, part_queries);
+      multiply_by_rows<kDim, kUnrolled>(grads.at, values, own, part_douts);
+      multiply_by_rows<kDim, kUnrolled>(weights.at, keys, own, part_queries);
       const auto seen = [&](int i, int n, int e) {
         const int query = rows.first + column_of(lane, n, e);
         return query < all.last && visible(p, s, query, own_keys.first + row_of(lane, i, e));

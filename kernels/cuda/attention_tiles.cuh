@@ -69,6 +69,27 @@ __device__ __forceinline__ void right_operands(std::uint32_t (&to)[2][2], bf16* 
   to[0][0] = both[0], to[0][1] = both[1], to[1][0] = both[2], to[1][1] = both[3];
 }
 
+/// results += rows·passingᵀ: the 16·kStrips rows of one tile from `own` on, times the first 8·kTiles rows of another. kUnrolled steps along kDim at a time.
+template <int kDim, int kUnrolled, int kStrips, int kTiles>
+__device__ __forceinline__ void multiply_by_rows(float (&results)[kStrips][kTiles][4], bf16* rows, int own, bf16* passing) {
+#pragma unroll kUnrolled
+  for (int step = 0; step < kDim / 16; ++step) {
+    std::uint32_t left[kStrips][4];
+#pragma unroll
+    for (int i = 0; i < kStrips; ++i) left_operand<kDim>(left[i], rows, own + i * 16, step);
+#pragma unroll
+    for (int j = 0; j < kTiles / 2; ++j) {
+      std::uint32_t right[2][2];
+      right_operands_of_rows<kDim>(right, passing, j * 16, step);
+#pragma unroll
+      for (int i = 0; i < kStrips; ++i) {
+        ptx::mma_m16n8k16(results[i][2 * j], left[i], right[0]);
+        ptx::mma_m16n8k16(results[i][2 * j + 1], left[i], right[1]);
+      }
+    }
+  }
+}
+
 /// The left operand made of two neighbouring results [16, 8] of products, rounded: they lie in the same threads.
 __device__ __forceinline__ void as_left_operand(std::uint32_t (&to)[4], const float (&low)[4], const float (&high)[4]) {
   to[0] = ptx::pack_bf16(low[0], low[1]);
