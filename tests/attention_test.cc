@@ -244,6 +244,21 @@ TEST_P(Attention, StaysFiniteWithHugeLogits) {
   }
 }
 
+TEST_P(Attention, ForgetsKeysThatLaterOnesOutweigh) {
+  const Spec all{.q_rows = 3, .kv_rows = 500, .heads = 1, .dim = 8, .mask = Mask::Kind::full};
+  constexpr std::int64_t kFirst = 400;  // from here on scores are 200 larger: far behind, in another tile of keys
+  Inputs inputs = random_inputs(all);
+  for (std::int64_t i = 0; i < all.q_rows; ++i) inputs["q"][static_cast<std::size_t>(i * all.dim)] = 20.0;
+  for (std::int64_t j = 0; j < all.kv_rows; ++j) inputs["k"][static_cast<std::size_t>(j * all.dim)] = j < kFirst ? 0.0 : 30.0;
+  Spec late = all;
+  late.kv_rows -= kFirst;
+  Inputs of_late = inputs;
+  for (const char* name : {"k", "v"}) of_late[name] = rows(inputs[name], all.dim, kFirst, all.kv_rows);
+  Inputs got = attend(*backend_, all, inputs), wanted = attend(*backend_, late, of_late);
+  for (const char* name : {"out", "lse", "dq"}) expect_near(got[name], wanted[name], name, 1e-4);
+  for (const char* name : {"dk", "dv"}) expect_near(rows(got[name], all.dim, kFirst, all.kv_rows), wanted[name], name, 1e-4);
+}
+
 TEST_P(Attention, ChangingAFutureKeyChangesNoEarlierRow) {
   const Spec s = {.q_rows = 70, .kv_rows = 70};
   Inputs inputs = random_inputs(s);
