@@ -23,7 +23,7 @@ except ImportError as problem:
 
 
 def blas():
-    """" (OpenBLAS)", or another one that a distribution's PyTorch has found; nothing where PyTorch brings its own."""
+    """What a distribution's PyTorch multiplies with, as " (OpenBLAS)"; nothing where PyTorch brings its own."""
     if "BLAS_INFO=generic" not in torch.__config__.show():
         return ""
     with open("/proc/self/maps") as maps:
